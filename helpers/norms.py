@@ -1,0 +1,322 @@
+"""The normalization layers of a model: freeze, unfreeze, replace, fold, recalibrate.
+
+Every function returns a deep copy, which shares no tensor with its argument; the argument never
+changes, not even its statistics. dtype, device and training flags carry over, and so do the hooks
+of every layer that stays; those of a replaced layer go with it. A layer object used in two places
+stays one object in two places.
+
+Replaced are the exact types BatchNorm2d, SyncBatchNorm and torchvision's FrozenBatchNorm2d. A
+subclass may do more than normalize (timm's BatchNormAct2d carries the activation): it raises a
+TypeError, as BatchNorm1d and BatchNorm3d do. GroupNorm and the others are left alone. A lazy layer
+raises a ValueError: deepcopy refuses it.
+"""
+
+import copy
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.lazy import LazyModuleMixin
+from torchvision.ops import FrozenBatchNorm2d
+
+from helpers import backbones
+
+KINDS = ("running statistics", "batch statistics", "frozen", "frozen, eps 0", "identity", "folded")
+REPLACEABLE = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
+NEED_NO_STATISTICS = ("batch statistics", "identity")
+
+
+def freeze(model: nn.Module, eps: float | None = None) -> nn.Module:
+    """A copy whose every BatchNorm2d and SyncBatchNorm is torchvision's FrozenBatchNorm2d.
+
+    It computes what `model` does in eval mode, up to rounding. `eps` is kept from the layer it
+    replaces; given, it holds for every layer, those already frozen included. Without affine
+    parameters the frozen weight is 1 and the bias 0. The layers made here raise a ValueError for
+    an input that is not (N,C,H,W), which torchvision's own broadcasts to a wrong result.
+
+    TypeError for a layer that cannot be frozen (see above), ValueError for one without running
+    statistics. Like timm.layers.freeze_batch_norm_2d (1.0), for the layers of torchvision 0.29.
+    """
+    copied = _copy(model)
+    return _swap(copied, {layer: _frozen(layer, eps) for layer in _batch_norms(copied)})
+
+
+def unfreeze(model: nn.Module, momentum: float | None = 0.1) -> nn.Module:
+    """A copy whose every FrozenBatchNorm2d is a BatchNorm2d again, with the same eps.
+
+    After `freeze`, all parameters and buffers come back bit for bit (num_batches_tracked restarts
+    at 0), and so do affine=False and the requires_grad of the affine parameters; those of a layer
+    frozen elsewhere become trainable. Not kept: the old momentum, and SyncBatchNorm, which comes
+    back as BatchNorm2d (see nn.SyncBatchNorm.convert_sync_batchnorm).
+
+    eps 0 stays 0, which torch accepts in eval mode and refuses in training: `freeze(model, 1e-5)`
+    first. TypeError for another library's frozen layer.
+    """
+    copied = _copy(model)
+    frozen = {layer for layer in norm_layers(copied).values() if _is_frozen(layer)}
+    layers = _batch_norms(copied, frozen)
+    return _swap(copied, {layer: _unfrozen(layer, momentum) for layer in layers})
+
+
+def replace_norms(
+    model: nn.Module, kind: str, stages: str | Iterable[str] | None = None
+) -> nn.Module:
+    """A copy whose batch normalization, frozen or not, is of one `kind` of KINDS.
+
+    - "running statistics": BatchNorm2d in eval mode (a later `.train()` on the model undoes that).
+    - "batch statistics": BatchNorm2d that stores none: each batch is normalized by its own, in
+      train and in eval mode, and nothing moves. Needs eps > 0.
+    - "frozen": FrozenBatchNorm2d, eps kept; "frozen, eps 0": as in torchvision 0.7 to 0.8.2.
+    - "identity": no normalization, as an untrained frozen layer was before torchvision 0.13.
+    - "folded": the convolution's weight and bias take over the map of the running statistics,
+      whatever the training flag, and the layer becomes an Identity. Only where it directly follows
+      its Conv2d, as torch.fx sees it in the present mode, each called and registered once, and the
+      convolution feeds nothing else and has no forward hook; other layers stay.
+
+    `stages`: one name or several of helpers.backbones.stages; None is all of the model.
+    ValueError for an unknown kind or stage, for a layer without running statistics (unless the kind
+    needs none), and if nothing could be folded; TypeError for a layer that cannot be replaced.
+    """
+    copied = _copy(model)
+    if kind not in KINDS:
+        raise ValueError(f"No kind {kind!r}: choose one of {', '.join(map(repr, KINDS))}.")
+    chosen = None if stages is None else _inside(copied, stages)
+    layers = _batch_norms(copied, chosen, kind not in NEED_NO_STATISTICS)
+    if kind == "folded":
+        pairs = [(conv, norm) for conv, norm in _foldable(copied) if norm in layers]
+        if not pairs:
+            raise ValueError("Nothing to fold: no chosen layer directly follows its convolution.")
+        for conv, norm in pairs:
+            _fold(conv, norm)
+        layers = [norm for _, norm in pairs]
+    return _swap(copied, {layer: _as_kind(layer, kind) for layer in layers})
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
+    """A copy with its running statistics recomputed from `batches`, weights fixed: precise BN.
+
+    A batch is what the model takes: a tensor (N,C,H,W), or a list of images for a detector. Only
+    the BatchNorm layers (1d, 3d and subclasses too) run in train mode, so dropout is off. Every
+    batch counts the same, whatever its size. The running variance becomes the mean of the batches'
+    variances, which depends on the batch size: small batches bias it low. A layer that no batch
+    reached keeps its old statistics.
+
+    ValueError if there is no batch, or no layer with running statistics. Averages as
+    torch.optim.swa_utils.update_bn (2.15) does, which runs all of the model in train mode; the
+    idea is in Wu and Johnson, arXiv 2105.07576, section 3.2.
+    """
+    copied = _copy(model)
+    layers = {
+        name: layer
+        for name, layer in norm_layers(copied).items()
+        if isinstance(layer, _BatchNorm) and layer.track_running_stats
+    }
+    if not layers:
+        raise ValueError("No layer here has running statistics: unfreeze the model first.")
+    copied.eval()
+    for layer in layers.values():
+        layer.reset_running_stats()
+        layer.momentum = None  # torch's way to ask for the cumulative average
+        layer.training = True
+    batch = None
+    for batch in batches:
+        copied(batch)
+    if batch is None:
+        raise ValueError("No batches to recalibrate on: give at least one.")
+    for name, layer in layers.items():
+        before = model.get_submodule(name)
+        layer.momentum = before.momentum
+        if layer.num_batches_tracked == 0:
+            layer.load_state_dict(before.state_dict())
+    _copy_flags(model, copied)
+    return copied
+
+
+def norm_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Qualified name → layer, for every Batch-, Sync-, Instance-, Group- and LayerNorm.
+
+    Subclasses count, and so does any class named FrozenBatchNorm… (torchvision's, timm's, DETR's).
+    A shared layer appears once, under its first name; a model that is itself a layer, under "".
+    """
+    known = (_NormBase, nn.GroupNorm, nn.LayerNorm)
+    modules = model.named_modules()
+    return {name: m for name, m in modules if isinstance(m, known) or _is_frozen(m)}
+
+
+def _is_frozen(layer: nn.Module) -> bool:
+    return any("FrozenBatchNorm" in base.__name__ for base in type(layer).__mro__)
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"The model must be a torch.nn.Module, not {type(model).__name__}.")
+    for name, layer in norm_layers(model).items():
+        if isinstance(layer, LazyModuleMixin):  # deepcopy refuses it with a riddle
+            raise ValueError(f"{_called(name, layer)}: run one batch through the model first.")
+    copied = copy.deepcopy(model)
+    _copy_flags(model, copied)  # deepcopy loses those of torchvision's feature extractors
+    return copied
+
+
+def _copy_flags(model: nn.Module, copied: nn.Module) -> None:
+    for name, module in copied.named_modules():
+        module.training = model.get_submodule(name).training
+
+
+def _called(name: str, layer: nn.Module) -> str:
+    subject = f"Layer {name!r}" if name else "The model"
+    return f"{subject} is a {type(layer).__name__}"
+
+
+def _swap(model: nn.Module, swaps: dict[nn.Module, nn.Module]) -> nn.Module:
+    """`model` with modules replaced in place; the result, since `model` may be one of them."""
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():  # named_children() lists a shared layer once
+            if child in swaps:
+                parent._modules[name] = swaps[child]
+    return swaps.get(model, model)
+
+
+def _inside(model: nn.Module, stages: str | Iterable[str]) -> set[nn.Module]:
+    found = backbones.stages(model)
+    chosen = [stages] if isinstance(stages, str) else list(stages)
+    for stage in chosen:
+        if stage not in found:
+            raise ValueError(f"No stage {stage!r} here: choose from {', '.join(found)}.")
+    return {module for stage in chosen for module in found[stage].modules()}
+
+
+def _batch_norms(
+    model: nn.Module, chosen: set[nn.Module] | None = None, need_statistics: bool = True
+) -> list[nn.Module]:
+    """The layers to replace, of those `chosen`; TypeError or ValueError for one that cannot be."""
+    found = []
+    for name, layer in norm_layers(model).items():
+        if chosen is not None and layer not in chosen:
+            continue
+        if not isinstance(layer, _BatchNorm) and not _is_frozen(layer):
+            continue
+        layer_is = _called(name, layer)
+        if type(layer) in (nn.BatchNorm1d, nn.BatchNorm3d):
+            raise TypeError(f"{layer_is}: only layers for (N,C,H,W) can be frozen or replaced.")
+        if type(layer) not in REPLACEABLE:
+            raise TypeError(
+                f"{layer_is}, which may do more than normalize: convert it with its own library "
+                "(timm.layers.freeze_batch_norm_2d, unfreeze_batch_norm_2d)."
+            )
+        if need_statistics and layer.running_var is None:
+            raise ValueError(f"{layer_is} with track_running_stats=False: nothing to freeze.")
+        found.append(layer)
+    return found
+
+
+def _as_kind(layer: nn.Module, kind: str) -> nn.Module:
+    if kind in ("identity", "folded"):
+        return nn.Identity().train(layer.training)
+    if kind in ("frozen", "frozen, eps 0"):
+        return _frozen(layer, 0.0 if kind == "frozen, eps 0" else None)
+    if kind == "running statistics":
+        return (layer if type(layer) is nn.BatchNorm2d else _unfrozen(_frozen(layer))).eval()
+    if layer.running_var is None:
+        return layer  # has always normalized by batch statistics
+    bn = _unfrozen(_frozen(layer))
+    bn.track_running_stats = False
+    bn.running_mean = bn.running_var = bn.num_batches_tracked = None
+    return bn
+
+
+def _frozen(layer: nn.Module, eps: float | None = None) -> FrozenBatchNorm2d:
+    """`layer` frozen, on the same tensors; a frozen one itself, with `eps` if given."""
+    eps = layer.eps if eps is None else eps
+    if type(layer) is FrozenBatchNorm2d:
+        layer.eps = eps
+        return layer
+    frozen = FrozenBatchNorm2d(layer.num_features, eps).to(layer.running_var)
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        if getattr(layer, name) is not None:
+            setattr(frozen, name, getattr(layer, name).detach())
+    # What buffers cannot say, for the way back: which affine parameters there were, and trainable.
+    frozen.trainable = {name: p.requires_grad for name, p in layer.named_parameters()}
+    frozen.register_forward_pre_hook(_only_4d)
+    return frozen.train(layer.training)
+
+
+def _unfrozen(frozen: FrozenBatchNorm2d, momentum: float | None = 0.1) -> nn.BatchNorm2d:
+    """`frozen` as a BatchNorm2d on the same tensors."""
+    both = {"weight": True, "bias": True}
+    trainable = getattr(frozen, "trainable", both)
+    if not trainable and (frozen.weight.ne(1) | frozen.bias.ne(0)).any():
+        trainable = both  # an affine map has been loaded since
+    channels, device = len(frozen.running_var), frozen.running_var.device
+    bn = nn.BatchNorm2d(channels, frozen.eps, momentum, affine=bool(trainable), device=device)
+    for name in both:
+        parameter = nn.Parameter(getattr(frozen, name), trainable.get(name, False))
+        setattr(bn, name, parameter if name in trainable else None)
+    bn.running_mean, bn.running_var = frozen.running_mean, frozen.running_var
+    return bn.train(frozen.training)
+
+
+def _only_4d(layer: nn.Module, args: tuple[Any, ...]) -> None:
+    """A forward pre-hook, at module level so that a frozen model can be pickled."""
+    for x in args:
+        if isinstance(x, Tensor) and x.dim() != 4:  # torch.fx passes a Proxy
+            raise ValueError(f"FrozenBatchNorm2d takes (N,C,H,W), not {x.dim()} dimensions.")
+
+
+def _foldable(model: nn.Module) -> list[tuple[nn.Conv2d, nn.Module]]:
+    """Pairs of a convolution and the normalization layer that may be folded into it."""
+    # A forward run on proxies may leave them behind: run a twin's, which shares only the tensors.
+    twin = copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())})
+    names = defaultdict(list)
+    for name, module in twin.named_modules(remove_duplicate=False):
+        names[module].append(name)
+    return [
+        (model.get_submodule(names[conv][0]), model.get_submodule(names[norm][0]))
+        for conv, norm in _directly_following(twin)
+        if len(names[conv]) == len(names[norm]) == 1
+    ]
+
+
+def _directly_following(model: nn.Module) -> list[tuple[nn.Conv2d, nn.Module]]:
+    try:
+        graph = _Tracer().trace(model)
+    except Exception:  # a forward can fail on proxies in any way; its parts may still be traced
+        return [pair for child in model.children() for pair in _directly_following(child)]
+    calls = {n: model.get_submodule(n.target) for n in graph.nodes if n.op == "call_module"}
+    times = Counter(calls.values())
+    pairs = []
+    for node, norm in calls.items():
+        for source in node.all_input_nodes:
+            conv = calls.get(source)
+            if type(conv) is not nn.Conv2d or type(norm) not in REPLACEABLE:
+                continue
+            once = times[conv] == times[norm] == len(source.users) == 1
+            if once and not conv._forward_hooks and not conv._forward_pre_hooks:
+                pairs.append((conv, norm))
+    return pairs
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return type(module) is FrozenBatchNorm2d or super().is_leaf_module(module, name)
+
+    def call_module(self, module: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
+        return super().call_module(module, module.forward, args, kwargs)  # past the user's hooks
+
+
+@torch.no_grad()
+def _fold(conv: nn.Conv2d, norm: nn.Module) -> None:
+    """`conv` takes over the map of `norm`, computed in float64 and rounded once."""
+    frozen = _frozen(norm).double()
+    scale = frozen.weight * (frozen.running_var + frozen.eps).rsqrt()
+    shift = frozen.bias - frozen.running_mean * scale
+    if conv.bias is not None:
+        shift += conv.bias.double() * scale
+    weight = conv.weight.double() * scale.reshape(-1, 1, 1, 1)
+    for name, tensor in {"bias": shift, "weight": weight}.items():
+        parameter = nn.Parameter(tensor.to(conv.weight.dtype), conv.weight.requires_grad)
+        setattr(conv, name, parameter)
