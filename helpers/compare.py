@@ -1,0 +1,237 @@
+"""Two networks, one input: where do their feature maps part, and by how much."""
+
+import copy
+from collections.abc import Iterable
+from contextlib import ExitStack, contextmanager
+from html import escape
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from helpers.backbones import body, stages
+from helpers.norms import norm_layers
+
+ROUNDING = 1e-5  # float32 networks that compute one function part by less, relative to max|A|
+
+
+def short(number: float, digits: int = 3) -> str:
+    """A number with so many significant digits: 0.0173, and from 0.01 down 2.6e-4."""
+    if not 0 < abs(number) < 0.01:
+        return f"{number:.{digits}g}"
+    mantissa, exponent = f"{number:.{digits - 1}e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"
+
+
+class Row(NamedTuple):
+    """How far B is from A at one point: max|A−B|, mean|A−B|, and max|A−B| / max|A|.
+
+    `rounding` is the relative difference that rounding can make, in the coarser of both dtypes.
+    """
+
+    shape: tuple[int, ...]
+    max_abs: float
+    mean_abs: float
+    relative: float
+    rounding: float
+
+    @classmethod
+    def of(cls, a: Tensor, b: Tensor) -> "Row":
+        difference = a - b
+        max_abs = _largest(difference)
+        size = _largest(a)
+        relative = max_abs / size if size else (0.0 if max_abs == 0 else float("inf"))
+        coarser = max(torch.finfo(tensor.dtype).eps for tensor in (a, b))
+        rounding = ROUNDING * coarser / torch.finfo(torch.float32).eps
+        mean_abs = difference.abs().mean().item()
+        return cls(tuple(a.shape), max_abs, mean_abs, relative, rounding)
+
+    def cells(self) -> tuple[str, ...]:
+        shape = " × ".join(map(str, self.shape))
+        if self.relative <= self.rounding:
+            # The digits of a rounding difference belong to the processor, not to the networks.
+            return shape, "rounding", "rounding", f"≤ {short(self.rounding, 1)}"
+        return shape, short(self.max_abs), short(self.mean_abs), short(self.relative)
+
+
+class Comparison(dict[str, Row]):
+    """Point name → `Row`, in the order of the forward pass. A notebook shows it as a table."""
+
+    HEADER = ("point", "shape", "max|A−B|", "mean|A−B|", "relative")
+
+    def table(self) -> list[tuple[str, ...]]:
+        return [self.HEADER, *((point, *row.cells()) for point, row in self.items())]
+
+    def __repr__(self) -> str:
+        rows = self.table()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        )
+
+    def _repr_html_(self) -> str:
+        header, *rows = (
+            "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
+            for tag, row in zip(["th"] + ["td"] * len(self), self.table(), strict=True)
+        )
+        lines = "".join(f"<tr>{row}</tr>" for row in rows)
+        return f"<table><thead><tr>{header}</tr></thead><tbody>{lines}</tbody></table>"
+
+
+def compare(
+    model_a: nn.Module,
+    model_b: nn.Module,
+    image: Tensor,
+    at: str | Iterable[str] = "stage",
+    dtype: torch.dtype | None = None,
+) -> Comparison:
+    """Run both networks on one image, in eval mode, and hold their feature maps side by side.
+
+    `image`: floating point (N,3,H,W). Each network gets it in its own dtype and on its own device,
+    so a float32 network can be held against its float64 twin; `dtype` runs a copy of each network
+    in that dtype instead (float64 takes float32's rounding out of the picture).
+
+    `at`: "stage" (stem, layer1 … layer4), "norm" (after every normalization layer of either), or
+    names of modules that run once per forward. "stage" and "norm" look at the body of a detector,
+    and feed it the image without the detector's own transform; other names are looked up in the
+    models as given, and the image is fed to these.
+
+    Both models are left as they were: training flags, statistics, hooks. TypeError for what is not
+    a network or not a floating point image; ValueError for a wrong shape, NaN in the image, points
+    that one network lacks, and feature maps of different shape.
+    """
+    for model in (model_a, model_b):
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"compare takes two networks (nn.Module), not {type(model).__name__}.")
+    _check_image(image)
+    if dtype is not None and not dtype.is_floating_point:
+        raise TypeError(f"A network cannot run in {dtype}: give a floating point dtype.")
+    if at in ("stage", "norm"):
+        model_a, model_b = body(model_a), body(model_b)
+    points_a, points_b = _points(model_a, model_b, at)
+
+    maps_a: dict[str, Tensor] = {}
+    rows: dict[str, Row] = {}
+
+    def keep(point, feature_map):
+        # In-place ReLU and add would overwrite what a mere reference points to.
+        maps_a[point] = feature_map.clone()
+
+    def measure(point, b):
+        a = maps_a.pop(point).to(b.device)
+        if a.shape != b.shape:
+            raise ValueError(
+                f"At {point} A gives {tuple(a.shape)} and B {tuple(b.shape)}: "
+                "only feature maps of the same shape can be compared."
+            )
+        rows[point] = Row.of(a, b)
+
+    _run("A", model_a, image, points_a, keep, dtype)
+    order = list(maps_a)
+    _run("B", model_b, image, points_b, measure, dtype)
+    return Comparison({point: rows[point] for point in order})
+
+
+def _points(model_a, model_b, at) -> tuple[dict[str, str], dict[str, str]]:
+    """For each model: point → name of the module whose output is looked at."""
+    if at == "stage":
+        points_a, points_b = _stage_ends(model_a), _stage_ends(model_b)
+    else:
+        asked = _asked(model_a, model_b, at)
+        points_a = points_b = {name: name for name in asked}
+    for letter, model, points in (("A", model_a, points_a), ("B", model_b, points_b)):
+        names = dict(model.named_modules(remove_duplicate=False))
+        lacking = (points_a.keys() | points_b.keys()) - points.keys()
+        if missing := lacking | {name for name in points.values() if name not in names}:
+            raise ValueError(f"{letter} has no {_some(missing)}: both networks need every point.")
+    return points_a, points_b
+
+
+def _asked(model_a, model_b, at) -> list[str]:
+    if at == "norm":
+        asked = list(norm_layers(model_a) | norm_layers(model_b))
+        if not asked:
+            raise ValueError("Neither network has a normalization layer to compare after.")
+    else:
+        asked = [at] if isinstance(at, str) else list(at)
+        if not asked:
+            raise ValueError('No points asked for: give "stage", "norm", or names of modules.')
+    return asked
+
+
+def _stage_ends(model) -> dict[str, str]:
+    # The last module of a stage gives what the stage gives, and runs in the model's own forward.
+    names = {module: name for name, module in model.named_modules()}
+    return {stage: names[list(part.children())[-1]] for stage, part in stages(model).items()}
+
+
+def _run(letter, model, image, points, visit, dtype) -> None:
+    """Forward in eval mode; visit(point, output) once for every point; the model left as it was."""
+    if dtype is not None:
+        model = copy.deepcopy(model).to(dtype)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    seen = set()
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(_evaluating(model))
+        for point, name in points.items():
+
+            def hook(module, args, output, point=point):
+                if not isinstance(output, Tensor):
+                    raise TypeError(
+                        f"{point} gives a {type(output).__name__}, not one feature map: "
+                        "ask for a module that returns a tensor."
+                    )
+                if point in seen:
+                    raise ValueError(
+                        f"{point} runs more than once: ask for a module that runs once."
+                    )
+                seen.add(point)
+                visit(point, output)
+
+            stack.callback(modules[name].register_forward_hook(hook).remove)
+        model(_as_for(model, image))
+    if missed := points.keys() - seen:
+        raise ValueError(f"{letter} never reaches {_some(missed)}: ask for other points.")
+
+
+@contextmanager
+def _evaluating(model):
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+def _as_for(model, image):
+    for tensor in chain(model.parameters(), model.buffers()):
+        if tensor.is_floating_point():
+            return image.to(tensor)
+    return image
+
+
+def _check_image(image):
+    if not isinstance(image, Tensor):
+        raise TypeError(
+            f"The image must be a tensor, not {type(image).__name__}: photos.load gives one."
+        )
+    if not image.is_floating_point():
+        raise TypeError(f"The image is {image.dtype}: give floating point values (image / 255).")
+    if image.ndim != 4 or image.shape[1] != 3 or not image.numel():
+        raise ValueError(f"The image must have shape (N,3,H,W), not {tuple(image.shape)}.")
+    if not image.isfinite().all():
+        raise ValueError("The image holds NaN or infinity: give finite values.")
+
+
+def _largest(tensor: Tensor) -> float:
+    return torch.linalg.vector_norm(tensor, float("inf")).item()
+
+
+def _some(names) -> str:
+    names = sorted(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

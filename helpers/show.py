@@ -1,0 +1,203 @@
+"""Figures and heatmaps: one look, one color rule, a description that carries the numbers.
+
+Activations are viridis, differences a diverging map centered on zero; panels that are compared
+share one scale, and its range is said in words.
+"""
+
+import io
+from collections.abc import Mapping
+from textwrap import fill
+
+import numpy as np
+from IPython.display import display
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from helpers.compare import ROUNDING, Comparison, short
+
+PIXELS = 800  # the width of every figure: it fits a notebook's column, and a phone scales it down
+DPI = 100
+BLACK, BLUE, ORANGE, GREEN = "#222222", "#0072B2", "#D55E00", "#009E73"  # Okabe and Ito's
+SERIES = (
+    (ORANGE, "o", "-"),
+    (BLUE, "s", "--"),
+    (GREEN, "^", ":"),
+    ("#CC79A7", "D", "-."),
+    ("#56B4E9", "v", (0, (5, 1))),
+)
+
+STYLE = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": False}
+
+_NOT_FINITE = 255  # the palette's last entry; 0 … 254 are the map, so that 127 is its very middle
+
+
+def figure(rows: int = 1, columns: int = 1, height: float = 3.4, **subplots):
+    """A white figure of the house's width (8 inches; height in inches) and its axes."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        fig = Figure(
+            figsize=(PIXELS / DPI, height), dpi=DPI, layout="constrained", facecolor="white"
+        )
+        return fig, fig.subplots(rows, columns, **subplots)
+
+
+def show(fig: Figure, description: str, caption: str) -> None:
+    """Display a figure as a palette PNG of 800 px, its caption drawn below it.
+
+    `description` becomes the output's text/plain: what is shown, with its key numbers. It is what a
+    screen reader gets, what an untrusted viewer shows, and what the tests compare.
+    """
+    for name, text in (("description", description), ("caption", caption)):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"A figure needs a {name}: say what is shown, with its key numbers.")
+    fig.supxlabel(fill(caption, 104), fontsize=10, color="#333333", x=0.01, ha="left")
+    canvas = io.BytesIO()
+    fig.savefig(canvas, format="png", dpi=DPI)
+    data = {"image/png": _png(_with_palette(Image.open(canvas))), "text/plain": description}
+    display(data, metadata={"image/png": {"alt": description}}, raw=True)
+
+
+def heatmap(
+    values: Tensor, low: float, high: float, diverging: bool = False, side: int = 224
+) -> bytes:
+    """A map (H,W) as palette PNG bytes, about `side` px on its longer side, in milliseconds.
+
+    `low` and `high` are the ends of the colors; with `diverging` they must be −r and r, so that
+    zero is the middle. Values beyond them are clipped; NaN and infinity are gray. Enlarged without
+    blurring. ValueError for another shape or a range that does not rise.
+    """
+    if values.ndim != 2 or not values.numel():
+        raise ValueError(f"A heatmap takes one map of shape (H,W), not {tuple(values.shape)}.")
+    if not low <= high or (diverging and low != -high):
+        raise ValueError(f"The range {low} … {high} must rise, and be −r … r for a difference.")
+    array = values.detach().to("cpu").double().numpy()
+    finite = np.isfinite(array)
+    share = (np.where(finite, array, low) - low) / ((high - low) or 1.0)
+    if low == high:
+        share += 0.5
+    index = np.where(finite, np.rint(254 * share.clip(0, 1)), _NOT_FINITE).astype(np.uint8)
+    factor = max(1, side // max(index.shape))
+    picture = Image.fromarray(index.repeat(factor, 0).repeat(factor, 1), mode=None)
+    picture.putpalette(_palette(difference_map() if diverging else activation_map()))
+    return _png(picture, compress_level=1)
+
+
+def activation_map():
+    return colormaps["viridis"]
+
+
+def difference_map():
+    return colormaps["RdBu_r"]
+
+
+def stage_picture(comparisons: Mapping[str, Comparison], floor: float = 1e-8):
+    """One line per comparison: relative difference by point, on a log axis with a floor.
+
+    Returns the figure and its description. What is no larger than rounding lies in the gray band,
+    and is described by its bound only.
+    """
+    fig, axes = figure(height=3.8)
+    axes.axhspan(floor, ROUNDING, color="#e4e4e4", zorder=0)
+    for (label, rows), (color, marker, line) in zip(comparisons.items(), SERIES, strict=False):
+        heights = [max(row.relative, floor) for row in rows.values()]
+        axes.plot(list(rows), heights, ls=line, color=color, marker=marker, ms=8, lw=2, label=label)
+    axes.set(yscale="log", ylim=(floor, None), ylabel="max|A − B| / max|A|")
+    axes.text(4.18, ROUNDING / 1.5, "float32 rounding", color="#444444", va="top", ha="right")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+    words = "; ".join(f"{label}: {in_words(rows)}" for label, rows in comparisons.items())
+    return fig, f"Relative difference max|A−B| / max|A| by stage. {words}."
+
+
+def in_words(rows: Comparison) -> str:
+    """The relative differences of a comparison in one phrase."""
+    if all(row.relative <= row.rounding for row in rows.values()):
+        return "rounding at most (≤ 1e-5) at every point"
+    return ", ".join(f"{point} {row.cells()[-1]}" for point, row in rows.items())
+
+
+def variance_picture(variances: Mapping[str, Tensor], eps_trained: float, eps_layer: float):
+    """Above, the scale error by running variance; below, the channels at theirs, group by group.
+
+    `variances`: group → running variances (C,). The scale error sqrt((v + eps_trained) / (v +
+    eps_layer)) is how many times too large the layer's scale is. Returns the figure and its
+    description. Channels of variance 0 have no place on the axes, and are counted.
+    """
+    fig, (top, bottom) = figure(2, 1, height=4.4, sharex=True, height_ratios=(2, 3))
+    lowest = min(v[v > 0].min().item() for v in variances.values())
+    highest = max(v.max().item() for v in variances.values())
+    v = np.geomspace(lowest / 2, highest * 2, 200)
+    top.loglog(v, np.sqrt((v + eps_trained) / (v + eps_layer)) - 1, color=BLACK, lw=2)
+    top.set_ylabel("scale too\nlarge by")
+    words = []
+    for row, ((group, v), (color, *_)) in enumerate(zip(variances.items(), SERIES, strict=False)):
+        v = v.detach().double()
+        spread = (np.arange(len(v)) * 0.618034) % 1 * 0.7 - 0.35
+        bottom.plot(v, row + spread, ".", color=color, ms=3)
+        error = ((v.median() + eps_trained) / (v.median() + eps_layer)).sqrt().item() - 1
+        zeros = f", {(v == 0).sum()} of them 0" if (v == 0).any() else ""
+        words.append(
+            f"{group} {len(v):,} channels, median variance {short(v.median().item(), 2)}{zeros} "
+            f"(scale off by {short(error, 2)})"
+        )
+    bottom.set(yticks=range(len(variances)), yticklabels=list(variances), ylim=(len(words), -0.6))
+    bottom.set_xlabel("running variance of a channel (one dot each)")
+    bottom.set_ylim(len(words) - 0.4, -0.6)
+    run, trained = short(eps_layer), short(eps_trained)
+    return fig, f"Scale error by variance, eps {run} instead of {trained}: {'; '.join(words)}."
+
+
+def feature_maps(a: Tensor, b: Tensor, names: tuple[str, str], photo: Tensor | None = None):
+    """Maps A and B on one scale, their difference on its own with zero in the middle.
+
+    Shapes: `a`, `b` (H,W); `photo` (1,3,H,W) in 0–1, drawn first. Returns the figure and its
+    description.
+    """
+    fig, axes = figure(1, 3 if photo is None else 4, height=3.1)
+    panels = list(axes)
+    if photo is not None:
+        first = panels.pop(0)
+        first.imshow(photo[0].permute(1, 2, 0).clamp(0, 1).numpy())
+        first.set_title("photo", fontsize=10)
+        space = fig.colorbar(ScalarMappable(), ax=first, location="bottom", shrink=0.9)
+        space.ax.set_visible(False)  # it only keeps the photo as large as the maps
+    difference = (a - b).numpy()
+    low, high = min(a.min().item(), b.min().item()), max(a.max().item(), b.max().item())
+    reach = float(np.abs(difference).max())
+    for panel, values, title in zip(panels, (a.numpy(), b.numpy()), names, strict=False):
+        drawn = panel.imshow(values, cmap=activation_map(), vmin=low, vmax=high)
+        panel.set_title(title, fontsize=10)
+    fig.colorbar(drawn, ax=panels[:2], location="bottom", shrink=0.7)
+    drawn = panels[2].imshow(difference, cmap=difference_map(), vmin=-reach or -1, vmax=reach or 1)
+    panels[2].set_title("A − B", fontsize=10)
+    fig.colorbar(drawn, ax=panels[2], location="bottom", shrink=0.9, format="%.2g")
+    for panel in axes:
+        panel.set_axis_off()
+    return fig, (
+        f"A ({names[0]}) and B ({names[1]}) on one scale from {short(low)} to {short(high)}; "
+        f"A − B between −{short(reach)} and {short(reach)}."
+    )
+
+
+def _with_palette(image: Image.Image) -> Image.Image:
+    # A palette fitted to the picture alone would turn a color bar into steps.
+    image = image.convert("RGB")
+    fitted = [255, 255, 255, *image.quantize(95).getpalette()[: 95 * 3]]
+    maps = [m(np.linspace(0, 1, 80))[:, :3] for m in (activation_map(), difference_map())]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(fitted + (np.concatenate(maps) * 255).round().astype(int).ravel().tolist())
+    return image.quantize(palette=palette, dither=Image.Dither.NONE)
+
+
+def _palette(colormap) -> bytes:
+    colors = (colormap(np.linspace(0, 1, _NOT_FINITE))[:, :3] * 255).round().astype(np.uint8)
+    return bytes(colors) + bytes([150, 150, 150])
+
+
+def _png(picture: Image.Image, **options) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, format="png", **(options or {"optimize": True}))
+    return out.getvalue()

@@ -1,0 +1,132 @@
+"""Figures: what PNG, caption and description must be; heatmaps against the colormap itself."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import colormaps
+from PIL import Image
+
+from helpers import show
+from helpers.compare import Comparison, Row
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    calls = []
+    monkeypatch.setattr(show, "display", lambda data, **options: calls.append((data, options)))
+    return calls
+
+
+def picture(png):
+    return Image.open(io.BytesIO(png))
+
+
+def test_show_gives_a_palette_png_of_800_pixels_and_the_description(displayed):
+    fig, axes = show.figure()
+    axes.plot([1, 2])
+    show.show(fig, "A line from 1 to 2.", caption="A line.")
+    (data, options), image = displayed[0], picture(displayed[0][0]["image/png"])
+    assert (image.mode, image.width, image.format) == ("P", 800, "PNG")
+    assert data["text/plain"] == "A line from 1 to 2." and options["raw"]
+    assert options["metadata"]["image/png"]["alt"] == "A line from 1 to 2."
+
+
+def test_the_caption_is_drawn_in_the_figure(displayed):
+    heights = []
+    for caption in ("short", "long " * 60):
+        fig, axes = show.figure()
+        show.show(fig, "Nothing is drawn.", caption=caption)
+        assert fig._supxlabel.get_text().replace("\n", " ") == caption.strip()
+        heights.append(axes.get_position().y0)
+    assert heights[1] > heights[0]
+
+
+@pytest.mark.parametrize(("description", "caption"), [("", "c"), ("d", " "), (None, "c")])
+def test_a_figure_without_words_is_refused(description, caption):
+    with pytest.raises(ValueError, match="A figure needs a (description|caption): say what"):
+        show.show(show.figure()[0], description, caption)
+
+
+def test_heatmap_colors_are_viridis_and_values_beyond_the_range_are_clipped():
+    values = torch.tensor([[0.0, 0.5, 1.0], [-9.0, 2.0, 0.25]])
+    image = picture(show.heatmap(values, 0, 1, side=3))
+    assert image.mode == "P" and image.size == (3, 2)
+    shares = np.array([[0, 0.5, 1], [0, 1, 0.25]])
+    wanted = colormaps["viridis"](shares)[..., :3] * 255
+    assert np.abs(np.asarray(image.convert("RGB")) - wanted).max() <= 3
+
+
+def test_zero_is_the_middle_of_a_difference():
+    image = picture(show.heatmap(torch.tensor([[-1.0, 0.0, 1.0]]), -1, 1, diverging=True, side=3))
+    low, zero, high = np.asarray(image.convert("RGB"))[0].astype(int)
+    assert np.ptp(zero) <= 2 and zero.min() > 240  # white: no hue
+    assert low[2] > low[0] and high[0] > high[2]  # blue below, red above
+
+
+def test_heatmap_enlarges_without_blurring_and_shows_what_is_not_finite_in_gray():
+    values = torch.tensor([[0.0, float("nan")], [float("inf"), 1.0]])
+    pixels = np.asarray(picture(show.heatmap(values, 0, 1, side=100)).convert("RGB"))
+    assert pixels.shape == (100, 100, 3) and len(np.unique(pixels.reshape(-1, 3), axis=0)) == 3
+    assert (pixels[0, -1] == 150).all() and (pixels[-1, 0] == 150).all()
+
+
+def test_a_constant_map_is_one_color_in_the_middle():
+    pixels = np.asarray(picture(show.heatmap(torch.full((2, 2), 5.0), 5, 5)))
+    assert (pixels == 127).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high", "diverging"),
+    [
+        (torch.zeros(1, 2, 2), 0, 1, False),
+        (torch.zeros(0, 2), 0, 1, False),
+        (torch.zeros(2, 2), 1, 0, False),
+        (torch.zeros(2, 2), 0, float("nan"), False),
+        (torch.zeros(2, 2), -1, 2, True),
+    ],
+)
+def test_heatmap_refuses_in_one_sentence(values, low, high, diverging):
+    with pytest.raises(ValueError, match=r"one map of shape \(H,W\)|must rise"):
+        show.heatmap(values, low, high, diverging)
+
+
+def comparison(*relatives):
+    rows = (Row((1, 2, 3, 3), r, r, r, 1e-5) for r in relatives)
+    return Comparison(zip(("stem", "layer1"), rows, strict=True))
+
+
+def test_stage_picture_says_every_effect_and_only_a_bound_for_rounding():
+    fig, description = show.stage_picture(
+        {"large": comparison(0.0123, 0.2), "small": comparison(3e-6, 0)}
+    )
+    assert "large: stem 0.0123, layer1 0.2" in description
+    assert "small: rounding at most (≤ 1e-5) at every point" in description
+    large, small = fig.axes[0].lines
+    assert list(large.get_ydata()) == [0.0123, 0.2]
+    assert min(small.get_ydata()) == fig.axes[0].get_ylim()[0] == 1e-8  # zero stands on the floor
+
+
+def test_mixed_rows_are_said_one_by_one():
+    assert show.in_words(comparison(3e-6, 0.5)) == "stem ≤ 1e-5, layer1 0.5"
+
+
+def test_feature_maps_share_one_scale_and_zero_is_in_the_middle():
+    a, b = torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 3.0]])
+    fig, description = show.feature_maps(a, b, ("one", "other"), torch.rand(1, 3, 4, 4))
+    limits = [axes.images[0].get_clim() for axes in fig.axes[1:4]]
+    assert limits[:2] == [(0, 3), (0, 3)] and limits[2] == (-2, 2)
+    assert "one scale from 0 to 3; A − B between −2 and 2" in description
+    assert np.array_equal(fig.axes[3].images[0].get_array(), (a - b).numpy())
+
+
+def test_variance_picture_counts_and_places_every_channel():
+    variances = {"stem": torch.tensor([1e-3, 1e-2, 0.0]), "layer1": torch.tensor([1.0])}
+    fig, description = show.variance_picture(variances, eps_trained=1e-3, eps_layer=1e-5)
+    assert "stem 3 channels, median variance 1e-3, 1 of them 0 (scale off by 0.41)" in description
+    assert "layer1 1 channels, median variance 1 (scale off by 4.9e-4)" in description
+    top, bottom = fig.axes
+    x, y = top.lines[0].get_data()
+    assert np.allclose(y, np.sqrt((x + 1e-3) / (x + 1e-5)) - 1)
+    assert np.allclose(bottom.lines[0].get_xdata(), variances["stem"])
