@@ -116,7 +116,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
         if isinstance(layer, _BatchNorm) and layer.track_running_stats
     }
     if not layers:
-        raise ValueError("No layer here has running statistics: unfreeze the model first.")
+        raise ValueError("No layer has running statistics: a frozen model must be unfrozen first.")
     copied.eval()
     for layer in layers.values():
         layer.reset_running_stats()
@@ -249,8 +249,9 @@ def _unfrozen(frozen: FrozenBatchNorm2d, momentum: float | None = 0.1) -> nn.Bat
     """`frozen` as a BatchNorm2d on the same tensors."""
     both = {"weight": True, "bias": True}
     trainable = getattr(frozen, "trainable", both)
-    if not trainable and (frozen.weight.ne(1) | frozen.bias.ne(0)).any():
-        trainable = both  # an affine map has been loaded since
+    for name, default in (("weight", 1), ("bias", 0)):
+        if name not in trainable and getattr(frozen, name).ne(default).any():
+            trainable = both  # values have been loaded since
     channels, device = len(frozen.running_var), frozen.running_var.device
     bn = nn.BatchNorm2d(channels, frozen.eps, momentum, affine=bool(trainable), device=device)
     for name in both:

@@ -61,20 +61,21 @@ def _read(source):
     with file, warnings.catch_warnings():
         # What Pillow can work around (odd EXIF, odd palette) need not worry the reader.
         warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         if file.seek(0, os.SEEK_END) == 0:
             raise PhotoError(f"{name} is empty (0 bytes): copy or download it again.")
         try:
             image = Image.open(file, formats=FORMATS)
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
-            if image.mode in ("I", "F"):
+            # Pillow 10.1 calls the 16 bits of a gray PNG "I", its name for 32 bits.
+            deep = image.mode.startswith("I;16") or (image.format, image.mode) == ("PNG", "I")
+            if image.mode in ("I", "F") and not deep:
                 raise PhotoError(
                     f"{name} has 32-bit pixels, of which no rule says how bright white is: save it "
                     "with 8 or 16 bits first."
                 )
-            return _to_rgb(ImageOps.exif_transpose(image))
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            return _to_rgb(ImageOps.exif_transpose(image), deep)
+        except Image.DecompressionBombError:
             raise PhotoError(
                 f"{name} has more than {MAX_PIXELS // 10**6} megapixels: shrink it first."
             ) from None
@@ -115,8 +116,9 @@ def _open(source):
         ) from None
 
 
-def _to_rgb(image):
-    if image.mode.startswith("I;16"):
+def _to_rgb(image, deep):
+    """deep: whether it is gray with 16 bits."""
+    if deep:
         # convert() would clip at 255; 65535 / 257 = 255.
         image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     if image.has_transparency_data:

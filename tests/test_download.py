@@ -144,7 +144,8 @@ def test_progress_bar(server, path, capsys):
     assert last.startswith("weights.pth: 100%") and "300k/300k" in last
 
 
-def test_whole_file_needs_no_network(path):
+def test_whole_file_needs_neither_network_nor_lock(path, monkeypatch):
+    monkeypatch.setattr(download, "_turn", None)  # a folder of weights may be read-only
     path.write_bytes(BODY)
     assert fetch("http://127.0.0.1:1/", path, DIGEST[:8]) == path
 
@@ -346,6 +347,30 @@ def test_many_at_once_take_turns(server, path, manner, capsys):
     assert server.asked == ([None] if manner == "ok" else [None, f"bytes={HALF}-"])
     assert sum(result == path for result in results) == 9 - len(server.asked)
     assert list(path.parent.iterdir()) == [path] and path.read_bytes() == BODY
+
+
+def test_turns_outlive_the_lock_file(path):
+    """The first of three leaves and removes the lock file while the second waits for it."""
+    inside, order, leave = [], [], [threading.Event() for _ in range(3)]
+
+    def run(me):
+        with download._turn(path):
+            inside.append(me)
+            order.append(list(inside))
+            leave[me].wait(5)
+            inside.remove(me)
+
+    threads = [threading.Thread(target=run, args=[me]) for me in range(3)]
+    for me, thread in enumerate(threads):
+        thread.start()
+        time.sleep(0.1)
+        if me == 1:
+            leave[0].set()
+            time.sleep(0.1)
+    for me, thread in enumerate(threads):
+        leave[me].set()
+        thread.join()
+    assert order == [[0], [1], [2]] and not list(path.parent.iterdir())
 
 
 @pytest.mark.parametrize("error", [None, OSError(38, "Function not implemented")])

@@ -135,7 +135,7 @@ def test_an_argument_already_frozen_never_changes(call):
     model = freeze(tiny_resnet())
     before = portrait(model)
     if call in (CALLS["recalibrate"], CALLS["recalibrate, other"]):
-        with pytest.raises(ValueError, match="unfreeze the model first"):
+        with pytest.raises(ValueError, match="must be unfrozen first"):
             call(model)
     else:
         call(model)
@@ -309,8 +309,9 @@ def test_a_layer_frozen_elsewhere_becomes_trainable():
     assert_same_bits(layer.state_dict(), without_counters(back.state_dict()))
 
 
-def test_an_affine_map_loaded_since_is_not_lost():
-    frozen = freeze(nn.BatchNorm2d(4, affine=False))
+@pytest.mark.parametrize("missing", ["affine", "bias"])
+def test_an_affine_map_loaded_since_is_not_lost(missing):
+    frozen = freeze(nn.BatchNorm2d(4, **{missing: False}))
     frozen.load_state_dict(lived_in(nn.BatchNorm2d(4)).state_dict())
     back = unfreeze(frozen)
     assert_same_bits(frozen.state_dict(), without_counters(back.state_dict()))
@@ -485,6 +486,7 @@ def test_batch_statistics_are_a_pure_function(train):
         assert_same_bits(before, result.state_dict())
         assert "running_mean" not in result[1].state_dict()
         assert result[1].weight.requires_grad
+        assert not result[1].track_running_stats
         again = replace_norms(result, "batch statistics")
         assert_close(expected, again(x), 1e-14)
 
@@ -716,10 +718,12 @@ def test_recalibrate_agrees_with_torchs_update_bn(train):
     assert not any(p.grad is not None for p in result.parameters())
 
 
-def test_recalibrate_keeps_dropout_off():
-    model = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm2d(3)).train()
+def test_recalibrate_keeps_dropout_and_gradients_off():
+    model, graphs = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm2d(3)).train(), []
+    model.register_forward_hook(lambda module, args, output: graphs.append(output.grad_fn))
     x = rand(2, 3, 4, 4)
     assert_close(x.mean((0, 2, 3)), recalibrate(model, [x])[1].running_mean, 1e-6)
+    assert graphs == [None]
 
 
 def test_recalibrate_leaves_a_layer_no_batch_reached():
@@ -747,7 +751,7 @@ def test_recalibrate_says_what_is_missing():
         recalibrate(nn.BatchNorm2d(3), iter([]))
     untracked = nn.BatchNorm2d(3, track_running_stats=False)
     for model in (freeze(nn.BatchNorm2d(3)), untracked, nn.ReLU()):
-        with pytest.raises(ValueError, match="unfreeze the model first"):
+        with pytest.raises(ValueError, match="must be unfrozen first"):
             recalibrate(model, [rand(2, 3, 4, 4)])
     with pytest.raises(ValueError, match="run one batch"):
         recalibrate(nn.LazyBatchNorm2d(), [rand(2, 3, 4, 4)])

@@ -166,9 +166,9 @@ def test_broken_exif_is_ignored():
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
 def test_16_bit_gray_is_scaled_not_clipped(format):
-    ramp = np.array([[0, 256, 257 * 100, 40_000, 65_535]], dtype=np.uint16)
+    ramp = np.array([[0, 256, 257 * 200, 40_000, 65_535]], dtype=np.uint16)
     got = pixels(encoded(Image.fromarray(ramp), format))
-    assert got[0, :, 0].tolist() == [0, 1, 100, 156, 255]
+    assert got[0, :, 0].tolist() == [0, 1, 200, 156, 255]
     assert (got == got[..., :1]).all()
 
 
@@ -266,7 +266,7 @@ def test_empty(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "data", [b"hello", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"<svg></svg>", b"\0" * 5000]
+    "data", [b"hello", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"P6 1 1 255\nRGB", b"\0" * 5000]
 )
 def test_not_a_picture(data):
     assert "is not a JPEG" in refusal(data)
@@ -279,6 +279,12 @@ def test_truncated(format, tmp_path):
     path.write_bytes(data[: len(data) // 2])
     assert "half is cut off" in refusal(path)
     assert "The uploaded file" in refusal(data[:20])
+
+
+def test_damage_in_the_middle():
+    head, name, tail = encoded(picture(200, 200), compress_level=0).rpartition(b"IDAT")
+    assert b"IDAT" in head  # Pillow raises SyntaxError for the second one
+    assert "is cut off or damaged" in refusal(head + b"\x83" + name[1:] + tail)
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
