@@ -1,0 +1,307 @@
+"""Execute the notebooks and write them in one normal form: nothing else makes reference outputs.
+
+    python notebooks/make.py                     every notebook that is not up to date
+    python notebooks/make.py 01_two_backbones    this one, if it is not up to date
+    python notebooks/make.py --force             up to date or not
+    python notebooks/make.py --check             write nothing, say what would change
+
+A notebook is up to date while neither its file nor helpers/, data/ or constraints.txt has changed
+since it was made here. Stop with Ctrl-C and start again at will: each file is replaced as a whole
+or not at all, and what is done is not done again.
+"""
+
+import argparse
+import functools
+import hashlib
+import itertools
+import json
+import os
+import re
+import sys
+from copy import deepcopy
+from pathlib import Path
+from subprocess import DEVNULL
+
+import matplotlib.font_manager  # noqa: F401  a font cache built in a cell would write to its stderr
+import nbformat
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellControlSignal, DeadKernelError
+from nbval.kernel import CURRENT_ENV_KERNEL_NAME, NbvalKernelspecManager
+from tqdm import tqdm
+
+NOTEBOOKS = Path(__file__).resolve().parent
+ROOT = NOTEBOOKS.parent
+STATE = ".made.json"
+SECONDS_PER_CELL = 120
+BIG = 2**20
+
+KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+REFERENCE = re.compile(r"\bIPY_MODEL_(\w+)")
+ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
+
+
+def normalize(nb):
+    """A copy of `nb` in normal form; what is in normal form already stays as it is."""
+    nb = deepcopy(nb)
+    nb.nbformat, nb.nbformat_minor = 4, 5
+    counter = itertools.count(1)
+    ids = {None}
+    for number, cell in enumerate(nb.cells, 1):
+        if cell.get("id") in ids:
+            cell.id = f"cell-{number:02}"
+        ids.add(cell.id)
+        cell.source = "\n".join(line.rstrip() for line in cell.source.split("\n")).strip("\n")
+        tags = cell.metadata.get("tags")
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        if cell.cell_type == "code":
+            cell.execution_count = next(counter) if cell.source else None
+            cell.outputs = merge_streams(cell.outputs)
+            for output in cell.outputs:
+                if output.output_type == "execute_result":
+                    output.execution_count = cell.execution_count
+                if "image/png" in output.get("data", {}):
+                    output.data["image/png"] = output.data["image/png"].replace("\n", "")
+    widgets = renumber_widgets(nb)
+    nb.metadata = nbformat.from_dict(
+        {"kernelspec": KERNELSPEC, "language_info": {"name": "python"}}
+        | ({"widgets": {WIDGET_STATE: widgets}} if widgets["state"] else {})
+    )
+    return nb
+
+
+def merge_streams(outputs):
+    """Join neighbours of one stream: where the kernel cut the text is chance."""
+    merged = []
+    for output in outputs:
+        previous = merged[-1] if merged else {}
+        if output.output_type == "stream" and previous.get("name") == output.name:
+            previous.text += output.text
+        else:
+            merged.append(output)
+    return merged
+
+
+def widget_views(nb):
+    """The data of every displayed widget view, in order."""
+    outputs = (output for cell in nb.cells for output in cell.get("outputs", []))
+    return [o.data[WIDGET_VIEW] for o in outputs if WIDGET_VIEW in o.get("data", {})]
+
+
+def widget_models(nb):
+    """Every stored widget model, by its id."""
+    return nb.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+
+
+def references(model):
+    """The ids of the models that `model` refers to, in order."""
+    return list(dict.fromkeys(REFERENCE.findall(json.dumps(model, sort_keys=True))))
+
+
+def renumber_widgets(nb):
+    """Number the views' models in order of appearance; the state of those models and their links.
+
+    A link (jslink, jsdlink) is referred to by nobody: it stays if both of its ends stay.
+    """
+    models = widget_models(nb)
+    kept = []
+
+    def keep(model_id):
+        if model_id in models and model_id not in kept:
+            kept.append(model_id)
+            for reference in references(models[model_id]):
+                keep(reference)
+
+    for view in widget_views(nb):
+        keep(view["model_id"])
+    reached = set(kept)
+    for model_id, model in models.items():
+        if {"source", "target"} <= set(model["state"]) and reached.issuperset(references(model)):
+            keep(model_id)
+
+    names = {model_id: f"{number:032x}" for number, model_id in enumerate(kept, 1)}
+    for view in widget_views(nb):
+        view["model_id"] = names.get(view["model_id"], view["model_id"])
+
+    def renamed(model):
+        model = deepcopy(model)
+        if model["model_name"] == "LayoutModel":  # 45 properties, null unless set
+            model["state"] = {k: v for k, v in model["state"].items() if v is not None}
+        if "buffers" in model:
+            model["buffers"].sort(key=lambda buffer: json.dumps(buffer["path"]))
+        text = REFERENCE.sub(lambda m: f"IPY_MODEL_{names.get(m[1], m[1])}", json.dumps(model))
+        return json.loads(text)
+
+    state = {names[model_id]: renamed(models[model_id]) for model_id in kept}
+    return {"state": state, "version_major": 2, "version_minor": 0}
+
+
+def faults(nb):
+    """What no reference output may hold, as sentences: errors, stderr, and object addresses."""
+    for cell in nb.cells:
+        for output in cell.get("outputs", []):
+            text = output.get("text") or json.dumps(output.get("data", ""))
+            if output.output_type == "error":
+                yield f"{title(cell)} raises {output.ename}: {output.evalue}"
+            elif output.get("name") == "stderr":
+                yield f"{title(cell)} writes to stderr: {text.rstrip()}"
+            elif match := ADDRESS.search(text):
+                yield f"{title(cell)} shows an object's address, new in every run: {match[0]}"
+    for model in widget_models(nb).values():
+        if match := ADDRESS.search(json.dumps(model["state"])):
+            yield f"A {model['model_name']} holds an object's address: {match[0]}"
+
+
+def title(cell):
+    """What to call a cell in a message: its kind and its first line."""
+    kind = "Cell" if cell.cell_type == "code" else "Markdown cell"
+    return f"{kind} {cell.source.split(chr(10))[0][:60]!r}"
+
+
+def dumps(nb):
+    """The text of a notebook's file."""
+    return nbformat.v4.writes(nb).rstrip("\n") + "\n"
+
+
+def loads(text):
+    """The notebook in a file's text, as it is: nbformat.reads would repair it on the way."""
+    return nbformat.v4.reads(text)
+
+
+def execute(nb, progress=lambda: None):
+    """`nb` run from top to bottom in a new kernel, in normal form. Raises on the first error."""
+    nb = normalize(nb)
+    nb.metadata.pop("widgets", None)
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            cell.outputs = []
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    settings = {"OMP_NUM_THREADS": "1", "HELPERS_WEIGHTS": "stand-in", "PYTHONPATH": path}
+    # The kernel of this environment, as `nbval --nbval-current-env` picks it.
+    kernel = AsyncKernelManager(
+        kernel_name=CURRENT_ENV_KERNEL_NAME, kernel_spec_manager=NbvalKernelspecManager()
+    )
+    client = NotebookClient(
+        nb,
+        km=kernel,
+        timeout=SECONDS_PER_CELL,
+        record_timing=False,
+        shutdown_kernel="immediate",
+        resources={"metadata": {"path": str(NOTEBOOKS)}},
+    )
+    # Cell by cell, because client.execute() takes Ctrl-C for a dead kernel.
+    with client.setup_kernel(cleanup_kc=True, env=os.environ | settings, stderr=DEVNULL):
+        for index, cell in enumerate(nb.cells):
+            try:
+                client.execute_cell(cell, index)
+            except DeadKernelError:
+                raise DeadKernelError(f"{title(cell)} ended the kernel.") from None
+            progress()
+        client.set_widgets_metadata()
+    return normalize(nb)
+
+
+@functools.cache
+def surroundings():
+    """A digest of what all notebooks are made from. A big file counts by its size."""
+    digest = hashlib.sha256()
+    folders = itertools.chain((ROOT / "helpers").rglob("*"), (ROOT / "data").rglob("*"))
+    for file in [Path(__file__), ROOT / "constraints.txt", *sorted(folders)]:
+        if file.is_file() and "__pycache__" not in file.parts:
+            size = file.stat().st_size
+            content = file.read_bytes() if size <= BIG else str(size).encode()
+            digest.update(f"{file.relative_to(ROOT)} {len(content)} ".encode() + content)
+    return digest.hexdigest()
+
+
+def fingerprint(text):
+    """What has to be the same for a notebook with this text to be up to date."""
+    return hashlib.sha256((surroundings() + text).encode()).hexdigest()
+
+
+def write(path, text):
+    """Put `text` in the place of the file at once."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8", newline="\n")
+    part.replace(path)
+
+
+def difference(old, new):
+    """Where two notebooks part: the first cell that differs."""
+    for before, after in zip(old.cells, new.cells, strict=True):
+        if before != after:
+            return title(after)
+    return "the notebook's metadata"
+
+
+def find(name):
+    """The notebook of this name, with or without folder and suffix."""
+    path = NOTEBOOKS / f"{Path(name).name.removesuffix('.ipynb')}.ipynb"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in NOTEBOOKS.glob("*.ipynb"))) or "none yet"
+        raise SystemExit(f"There is no notebook {name!r} in {NOTEBOOKS.name}/ (there: {known}).")
+    return path
+
+
+def make(path, check, progress):
+    """Make one notebook; its new text, and where it differs from the old ("" if nowhere)."""
+    old = path.read_text(encoding="utf-8")
+    try:
+        nb = execute(loads(old), progress)
+    except (CellControlSignal, DeadKernelError) as error:
+        raise SystemExit(f"{path.name} is left as it was.\n{error}") from None
+    if problems := list(faults(nb)):
+        raise SystemExit("\n".join([f"{path.name} is left as it was.", *problems]))
+    nbformat.validate(nb)
+    new = dumps(nb)
+    if new == old:
+        return new, ""
+    if not check:
+        if path.read_text(encoding="utf-8") != old:
+            raise SystemExit(f"{path.name} was edited while it ran: left as it is, run it again.")
+        write(path, new)
+    return new, difference(loads(old), loads(new))
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", help="notebooks, with or without .ipynb (default: all)")
+    parser.add_argument("--force", action="store_true", help="execute what is up to date, too")
+    parser.add_argument("--check", action="store_true", help="execute all, write nothing")
+    options = parser.parse_args(arguments)
+
+    paths = [find(name) for name in options.names] or sorted(NOTEBOOKS.glob("*.ipynb"))
+    state = NOTEBOOKS / STATE
+    made = json.loads(state.read_text()) if state.exists() else {}
+    texts = {path: path.read_text(encoding="utf-8") for path in paths}
+    everything = options.force or options.check
+    todo = [p for p in paths if everything or made.get(p.name) != fingerprint(texts[p])]
+    changed = []
+    cells = sum(len(loads(texts[path]).cells) for path in todo)
+    with tqdm(total=cells, unit="cell", disable=None) as bar:
+        for path in todo:
+            bar.set_description(path.stem)
+            text, where = make(path, options.check, bar.update)
+            if where:
+                changed.append(path)
+                bar.write(f"{path.name} {'would change' if options.check else 'changed'}: {where}")
+            if not options.check:
+                made[path.name] = fingerprint(text)
+                write(state, json.dumps(made, indent=1, sort_keys=True) + "\n")
+    print(
+        f"{len(todo)} executed, {len(changed)} {'would change' if options.check else 'changed'}, "
+        f"{len(paths) - len(todo)} up to date already."
+    )
+    return int(options.check and bool(changed))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("Stopped. What is done is kept; start again to go on.", file=sys.stderr)
+        sys.exit(130)

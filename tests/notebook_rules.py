@@ -1,0 +1,498 @@
+"""What holds for every notebook, beyond what nbval compares.
+
+A rule takes a notebook and the path where it is stored, and yields one sentence per offence.
+"""
+
+import ast
+import base64
+import importlib.util
+import io
+import json
+import re
+import statistics
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+from nbval.plugin import comment_markers, metadata_tags
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The outputs that nbval may ignore: (notebook, cell id) -> why they cannot be the same everywhere.
+IGNORED = {}
+
+LARGEST_FILE = 600_000
+MOST_CELLS = 40
+LONGEST_CELL = 25
+LONGEST_MEDIAN = 6
+MOST_PRINTED_LINES = 20
+LONGEST_COURSE = 25
+WIDEST_PICTURE = 800
+SHORTEST_DESCRIPTION = 40
+
+PROMISE = "CPU only. Deterministic. No download."
+OPENING = {"What you will learn", "What you need", "Time"}
+SECTIONS = OPENING | {"What this does not show", PROMISE}
+MINUTES = re.compile(r"\b(\d+) min(?:utes?)?\b")
+REPR = re.compile(r"^<(?:Figure|PIL|IPython|matplotlib)|^\w+\(|\\x[0-9a-f]{2}|\b[0-9a-f]{32}\b")
+MACHINE_PATH = re.compile(
+    r"(?<![\w.:/])/(?:home|root|Users|tmp|usr|opt|var|mnt|etc|srv|private|content|workspace)/"
+    rf"|{re.escape(str(ROOT))}|\b[A-Z]:\\\w|\bfile://"
+)
+FOREIGN_NAMES = {
+    "interact": "nbval cannot follow it: let observe write to a widget's value",
+    "interactive": "nbval cannot follow it: let observe write to a widget's value",
+    "interactive_output": "nbval cannot follow it: let observe write to a widget's value",
+    "clear_output": "nbval compares what was cleared, too",
+    "Output": "nbval cannot follow it: write to Image.value or HTML.value",
+    "update_display": "nbval does not see the update",
+    "get_ipython": "a notebook is plain Python",
+    "In": "nbval keeps no history",
+    "Out": "nbval keeps no history",
+    "tqdm": "a progress bar is never the same twice",
+    "requests": "a notebook has no network",
+    "urllib": "a notebook has no network",
+    "randn": "it differs from processor to processor: draw with rand",
+    "randn_like": "it differs from processor to processor: draw with rand_like",
+    "load_state_dict_from_url": "a notebook has no network",
+}
+LINK = re.compile(
+    r'(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(<?((?:[^()\s]|\([^()\s]*\))+)>?(?: "[^"]*")?\)'
+)
+TAG_LINK = re.compile(r"<(?:a|img)\b[^>]*?\b(?:href|src)=[\"']([^\"']*)[\"']")
+
+RULES = {}
+
+
+def rule(check):
+    RULES[check.__name__] = check
+    return check
+
+
+@cache
+def load_make():
+    """notebooks/make.py, which is a script and in no package."""
+    spec = importlib.util.spec_from_file_location("notebooks_make", ROOT / "notebooks" / "make.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+make = load_make()
+
+
+def code(nb):
+    return [cell for cell in nb.cells if cell.cell_type == "code"]
+
+
+def prose(nb):
+    return [cell for cell in nb.cells if cell.cell_type == "markdown"]
+
+
+def outputs(nb):
+    """Every cell with each of its outputs."""
+    return [(cell, output) for cell in code(nb) for output in cell.outputs]
+
+
+def without_blocks(markdown):
+    """Markdown less its code blocks, in which # is no heading."""
+    return re.sub(r"^(```|~~~).*?^\1", "", markdown, flags=re.MULTILINE | re.DOTALL)
+
+
+def without_code(markdown):
+    """Markdown less all of its code, in which [a](b) is no link."""
+    return re.sub(r"`[^`\n]*`", "", without_blocks(markdown))
+
+
+def headings(nb):
+    """(level, title, text up to the next heading) of every heading."""
+    text = without_blocks("\n\n".join(cell.source for cell in prose(nb)))
+    parts = re.split(r"^(#{1,6}) +(.+)$", text, flags=re.MULTILINE)[1:]
+    return [(len(parts[i]), parts[i + 1].strip(), parts[i + 2]) for i in range(0, len(parts), 3)]
+
+
+def plain(markdown):
+    """A heading as the page shows it."""
+    return re.sub(r"[*`]", "", LINK.sub(r"\2", markdown))
+
+
+def tree(cell):
+    """The syntax tree of a code cell; an empty one where it is not plain Python."""
+    try:
+        return ast.parse(cell.source)
+    except SyntaxError:
+        return ast.Module([], [])
+
+
+def names(node):
+    """The names that a piece of syntax uses."""
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return [name]
+        case ast.alias(name=name):
+            return name.split(".")
+        case ast.ImportFrom(module=str(name)):
+            return name.split(".")
+    return []
+
+
+def keys(nb, *functions):
+    """(cell, key) for every call of one of these functions: check("key", answer), quiz("a", "b").
+
+    Only check has arguments beyond its keys. A key that is no literal comes as None.
+    """
+    for cell in code(nb):
+        for node in ast.walk(tree(cell)):
+            match node:
+                case ast.Call(func=ast.Name(id=name), args=args) if name in functions:
+                    for key in args[:1] if name == "check" else args:
+                        yield cell, key.value if isinstance(key, ast.Constant) else None
+
+
+def pngs(nb):
+    """(what to call it, bytes) for every PNG, displayed or held by a widget."""
+    for cell, output in outputs(nb):
+        if "image/png" in output.get("data", {}):
+            yield make.title(cell), base64.b64decode(output.data["image/png"])
+    for model_id, model in make.widget_models(nb).items():
+        for buffer in model.get("buffers", []):
+            data = base64.b64decode(buffer["data"])
+            if data.startswith(b"\x89PNG"):
+                yield f"Widget {model_id[-4:]}", data
+
+
+@rule
+def valid(nb, path):
+    try:
+        nbformat.validate(nb, relax_add_props=False)
+    except nbformat.ValidationError as error:
+        yield f"Not a notebook: {error}"
+
+
+@rule
+def normal(nb, path):
+    if make.dumps(nb) != make.dumps(make.normalize(nb)):
+        where = make.difference(nb, make.normalize(nb))
+        yield f"Not as notebooks/make.py writes it: {where}. Run it; edit no outputs by hand."
+
+
+@rule
+def kernelspec(nb, path):
+    if nb.metadata.get("kernelspec") != make.KERNELSPEC:
+        yield f"The kernel is not the plain Python 3 one: {nb.metadata.get('kernelspec')}"
+
+
+@rule
+def counted(nb, path):
+    counts = [cell.execution_count for cell in code(nb)]
+    if counts != list(range(1, len(counts) + 1)):
+        yield f"The code cells are not executed in order, 1 to {len(counts)}: {counts}"
+    for cell in nb.cells:
+        if not cell.source.strip():
+            yield f"The {cell.cell_type} cell {cell.id} is empty."
+
+
+@rule
+def faultless(nb, path):
+    yield from make.faults(nb)
+
+
+@rule
+def machine_free(nb, path):
+    """No path of the machine that made the notebook."""
+    texts = [(make.title(cell), cell.source) for cell in nb.cells]
+    texts += [
+        (make.title(cell), content if isinstance(content, str) else json.dumps(content))
+        for cell, output in outputs(nb)
+        for mime, content in [("", output.get("text", "")), *output.get("data", {}).items()]
+        if not mime.startswith("image/")
+    ]
+    texts += [
+        (f"Widget {model_id[-4:]}", str(value))
+        for model_id, model in make.widget_models(nb).items()
+        for value in model["state"].values()
+    ]
+    for where, text in texts:
+        for match in MACHINE_PATH.finditer(re.sub(r"base64,[\w+/=]+", "", text)):
+            yield f"{where} holds a machine's path: {text[match.start() :][:40]!r}"
+
+
+@rule
+def budgets(nb, path):
+    if (size := len(make.dumps(nb).encode())) > LARGEST_FILE:
+        yield f"{size} bytes; at most {LARGEST_FILE}."
+    if len(nb.cells) > MOST_CELLS:
+        yield f"{len(nb.cells)} cells; at most {MOST_CELLS}."
+    lengths = [len(cell.source.splitlines()) for cell in code(nb)]
+    if lengths and statistics.median(lengths) > LONGEST_MEDIAN:
+        yield f"Median code cell of {statistics.median(lengths)} lines; at most {LONGEST_MEDIAN}."
+    for cell, length in zip(code(nb), lengths, strict=True):
+        if length > LONGEST_CELL:
+            yield f"{make.title(cell)} has {length} lines; at most {LONGEST_CELL}."
+
+
+@rule
+def printed(nb, path):
+    for cell in code(nb):
+        bare = [
+            o.data["text/plain"] for o in cell.outputs if set(o.get("data", [])) == {"text/plain"}
+        ]
+        text = "".join([o.text for o in cell.outputs if "text" in o]) + "\n".join(bare)
+        if (lines := len(text.splitlines())) > MOST_PRINTED_LINES:
+            yield f"{make.title(cell)} prints {lines} lines; at most {MOST_PRINTED_LINES}."
+        if match := re.search(r"\b(?:tensor|array|Parameter)\(\[", text):
+            yield f"{make.title(cell)} prints a raw {match[0][:-2]}."
+
+
+@rule
+def described(nb, path):
+    """nbval skips pictures: their description is what it compares."""
+    for cell, output in outputs(nb):
+        data = output.get("data", {})
+        for mime in data:
+            if mime.startswith("image/") and mime != "image/png":
+                yield f"{make.title(cell)} shows {mime}; only image/png."
+        if "image/png" in data:
+            text = data.get("text/plain", "")
+            if len(text) < SHORTEST_DESCRIPTION or REPR.search(text):
+                yield f"{make.title(cell)} shows a picture that is not described: {text[:60]!r}"
+
+
+@rule
+def palettes(nb, path):
+    for where, png in pngs(nb):
+        image = Image.open(io.BytesIO(png))
+        if image.mode != "P":
+            yield f"{where} shows a PNG of mode {image.mode}; only palettes (P)."
+        if image.width > WIDEST_PICTURE:
+            yield f"{where} shows a PNG of {image.width} pixels across; at most {WIDEST_PICTURE}."
+
+
+@rule
+def figures_apart(nb, path):
+    """Never two figures without a sentence between them."""
+    figures = 0
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            figures = 0
+        for output in cell.get("outputs", []):
+            figures += "image/png" in output.get("data", {})
+        if figures > 1:
+            yield f"{make.title(cell)} shows a figure right after another one."
+            figures = 1
+
+
+@rule
+def headed(nb, path):
+    levels = [level for level, _, _ in headings(nb)]
+    if not nb.cells or not nb.cells[0].source.startswith("# ") or levels.count(1) != 1:
+        yield "A notebook starts with its title, the one heading of level 1."
+    for (before, _, _), (after, name, _) in zip(headings(nb), headings(nb)[1:], strict=False):
+        if after > before + 1:
+            yield f"The heading {name!r} jumps from level {before} to {after}."
+
+
+@rule
+def sections(nb, path):
+    text = "\n".join(cell.source for cell in prose(nb))
+    for section in sorted(SECTIONS):
+        if section not in text:
+            yield f"{section!r} is missing."
+
+
+@rule
+def timed(nb, path):
+    """Minutes under every section heading, as many in all as the opening says."""
+    total = 0
+    for level, name, body in headings(nb):
+        if level == 2 and name not in OPENING:
+            first = body.strip().split("\n")[0]
+            if match := MINUTES.search(first):
+                total += int(match[1])
+            else:
+                yield f"No minutes under {name!r}, but {first[:40]!r}."
+    text = "\n".join(cell.source for cell in prose(nb))
+    stated = re.search(rf"\bTime\b[^\w\n]*\s*(?:about )?{MINUTES.pattern}", text)
+    if not stated:
+        yield "The opening states no time, as in '*Time*: 20 minutes'."
+    elif int(stated[1]) != total:
+        yield f"The opening states {stated[1]} minutes, the sections add up to {total}."
+    if total > LONGEST_COURSE:
+        yield f"{total} minutes; at most {LONGEST_COURSE}."
+
+
+@cache
+def anchors(path):
+    """The anchors of a stored notebook or page."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        return notebook_anchors(make.loads(text))
+    titles = re.findall(r"^#{1,6} +(.+)$", without_blocks(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", plain(name).lower()).replace(" ", "-") for name in titles}
+
+
+def notebook_anchors(nb):
+    """JupyterLab's anchors: the heading with hyphens for blanks."""
+    return {plain(name).replace(" ", "-") for _, name, _ in headings(nb)}
+
+
+@rule
+def links(nb, path):
+    for cell in prose(nb):
+        text = without_code(cell.source)
+        for match in LINK.finditer(text):
+            if not plain(match[2]).strip():
+                yield f"{make.title(cell)}: the link or picture {match[3]!r} has no text."
+        for match in re.finditer(r"\]\(", LINK.sub("", text)):
+            yield f"{make.title(cell)}: a malformed link near {text[match.start() :][:40]!r}."
+        targets = [match[3] for match in LINK.finditer(text)] + TAG_LINK.findall(text)
+        targets += re.findall(r"<(https?://[^>]*)>", text)
+        for target in targets:
+            if problem := dead(target, nb, path, cell):
+                yield f"{make.title(cell)}: {target!r} {problem}."
+
+
+def dead(target, nb, path, cell):
+    """What is wrong with the target of a link, or nothing."""
+    url = urlsplit(target)
+    if url.scheme == "attachment":
+        return "" if target.partition(":")[2] in cell.get("attachments", {}) else "is not attached"
+    if url.scheme or url.netloc:
+        well_formed = url.scheme == "https" and re.fullmatch(r"([\w-]+\.)+[a-z]{2,}", url.netloc)
+        return "" if well_formed else "is not a well-formed https address"
+    file = path.parent / unquote(url.path) if url.path else path
+    if url.path and not file.exists():
+        return "leads nowhere"
+    if url.fragment:
+        known = anchors(file.resolve()) if url.path else notebook_anchors(nb)
+        return "" if unquote(url.fragment) in known else "names no heading there"
+    return ""
+
+
+@rule
+def files(nb, path):
+    """A relative path in a cell is there."""
+    for cell in code(nb):
+        for node in ast.walk(tree(cell)):
+            if isinstance(node, ast.Constant) and re.match(r"\.{1,2}/\S+$", str(node.value)):
+                if not (path.parent / node.value).exists():
+                    yield f"{make.title(cell)} names {node.value!r}, which is not there."
+
+
+@rule
+def widgets(nb, path):
+    """Whole without a kernel; a sentence without widgets; a picture where trust is missing."""
+    models = make.widget_models(nb)
+    for model in models.values():
+        for reference in make.references(model):
+            if reference not in models:
+                yield f"A {model['model_name']} refers to {reference}, which is not stored."
+    for cell, output in outputs(nb):
+        data = output.get("data", {})
+        if make.WIDGET_VIEW not in data:
+            continue
+        text = data.get("text/plain", "")
+        if REPR.search(text) or len(text.split()) < 4:
+            yield f"{make.title(cell)} shows a widget whose text is no sentence: {text[:60]!r}"
+        model_id = data[make.WIDGET_VIEW]["model_id"]
+        if model_id not in models:
+            yield f"{make.title(cell)} shows a widget that is not stored: {model_id}"
+        elif "image/png" not in data and "ImageModel" in reachable(models, model_id):
+            yield f"{make.title(cell)} shows a widget with pictures, but no picture without it."
+
+
+def reachable(models, model_id):
+    """The names of the models that a view needs."""
+    seen, todo = set(), [model_id]
+    while todo:
+        if (current := todo.pop()) in models and current not in seen:
+            seen.add(current)
+            todo += make.references(models[current])
+    return {models[current]["model_name"] for current in seen}
+
+
+@rule
+def compared(nb, path):
+    """Every cell that nbval does not compare is listed with its reason."""
+    for cell in code(nb):
+        comments = {line.lstrip("# ").strip() for line in cell.source.splitlines() if "#" in line}
+        marks = comments & comment_markers.keys() | set(cell.metadata.get("tags", [])) & {
+            *metadata_tags,
+            "skip-execution",
+        }
+        if marks - {"NBVAL_CHECK_OUTPUT", "nbval-check-output"}:
+            if not IGNORED.get((path.stem, cell.id)):
+                yield f"{make.title(cell)} ({cell.id}) is {', '.join(marks)} without a reason."
+
+
+@rule
+def plain_python(nb, path):
+    for cell in code(nb):
+        try:
+            ast.parse(cell.source)
+        except SyntaxError as error:
+            yield f"{make.title(cell)} is not plain Python (a magic, a shell command?): {error}"
+        if re.search(r"\bpip3? install\b", cell.source):
+            yield f"{make.title(cell)} installs something."
+        if cell.source.endswith(";"):
+            yield f"{make.title(cell)} ends with ';', which nbval does not take for silence."
+        for node in ast.walk(tree(cell)):
+            for name in names(node):
+                if name in FOREIGN_NAMES:
+                    yield f"{make.title(cell)} uses {name}: {FOREIGN_NAMES[name]}."
+
+
+@rule
+def details(nb, path):
+    """Each <details> closes in its cell, has a summary, and leaves a blank line for Markdown."""
+    for cell in prose(nb):
+        tags = re.findall(r"<(/?details|summary)\b", without_code(cell.source))
+        if re.sub(r"details summary /details ?", "", " ".join(tags)):
+            yield f"{make.title(cell)}: <details>, <summary>, </details> do not match up: {tags}"
+        if re.search(r"</summary>[^\n]*\n[^\n]*\S", cell.source):
+            yield f"{make.title(cell)}: no blank line after </summary>, so no Markdown in it."
+
+
+@rule
+def exercises(nb, path):
+    """The headings below "Exercises" each say how hard and how long; there is one per check."""
+    titled, inside = [], False
+    for level, name, body in headings(nb):
+        if level <= 2:
+            inside = "Exercises" in name
+        elif inside:
+            titled.append(name)
+            if "difficulty" not in body.lower() or not MINUTES.search(body):
+                yield f"{name!r} does not say its difficulty and minutes."
+    if len(checked := {key for _, key in keys(nb, "check")}) > len(titled):
+        yield f"{len(checked)} checked exercises, but {len(titled)} headings below 'Exercises'."
+
+
+@rule
+def hints(nb, path):
+    """The hints and the solution of every exercise, word for word, folded into the page."""
+    folded = "\n".join(
+        block
+        for cell in prose(nb)
+        for block in re.findall(r"<details\b.*?</details>", cell.source, re.DOTALL)
+    )
+    for cell, key in keys(nb, "check", "hint", "solution"):
+        from helpers.tasks import TASKS
+
+        if key not in TASKS:
+            yield f"{make.title(cell)}: there is no task {key!r}."
+            continue
+        for text in (*TASKS[key].hints, TASKS[key].solution):
+            if text.strip() not in folded:
+                yield f"No <details> holds this hint or solution of {key!r}: {text[:60]!r}"
+
+
+@rule
+def questions(nb, path):
+    for cell, key in keys(nb, "predict", "quiz"):
+        from helpers.questions import QUESTIONS
+
+        if key not in QUESTIONS:
+            yield f"{make.title(cell)}: there is no question {key!r}."

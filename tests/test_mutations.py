@@ -1,0 +1,199 @@
+"""Change a plotted value, a constant, an answer or a helper: nbval has to go red.
+
+Each mutation works on a copy, only up to the first red cell; the same cells of an unchanged copy
+have to pass.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from notebook_rules import ROOT, make
+
+
+class Mutation(NamedTuple):
+    notebook: str  # the stem of its file
+    what: str  # what is changed, and so the name of the test
+    old: str  # occurs once: in the notebook's code cells, or in `file`
+    new: str
+    file: str = ""  # a file of helpers/ or data/ instead of the notebook
+
+
+# The first is the quick one, which `make test` runs, too.
+FIRST = "01_two_backbones"
+MUTATIONS = [
+    Mutation(FIRST, "eps of 2020", "detector_body(eps=0.0)", "detector_body(eps=1e-5)"),
+    Mutation(FIRST, "plotted map", "a.mean(0), b.mean(0)", "a.mean(0), 2 * b.mean(0)"),
+    Mutation(FIRST, "plotted line", '"eps 1e-5, as today": today', '"eps 1e-5, as today": then'),
+    Mutation(FIRST, "plotted variances", "[m.running_var for m in part", "[m.weight for m in part"),
+    Mutation(FIRST, "eps nobody trained with", "(0.0, 1e-5, 0.1)", "(0.0, 1e-5, 0.2)"),
+    Mutation(FIRST, "bound", "row.relative <= 1e-5", "row.relative <= 1e-1"),
+    Mutation(FIRST, "photo", 'load("cat")', 'load("coffee")'),
+    Mutation(FIRST, "option", "Their normalization layers", "Their layers", "helpers/questions.py"),
+    Mutation(FIRST, "trained eps", "EPS = 1e-3", "EPS = 1e-2", "helpers/lite0.py"),
+    Mutation(FIRST, "seed", "20201215", "20201216", "helpers/backbones.py"),
+    Mutation(
+        FIRST,
+        "preset",
+        '"December 2020": _resnet(RUNNING, EPS_0)',
+        '"December 2020": _resnet(RUNNING, FROZEN)',
+        "helpers/side_by_side.py",
+    ),
+]
+
+
+class Red(NamedTuple):
+    cell: int  # its number among the code cells
+    message: str
+
+
+def nbval(folder: Path) -> list[Red]:
+    """The red cells of the notebooks in `folder`/notebooks, up to the first one."""
+    options = f"--nbval-sanitize-with {ROOT}/tests/nbval_sanitize.cfg --nbval-cell-timeout 120"
+    command = "-m pytest -x -q --color=no -p no:cacheprovider --nbval --nbval-current-env"
+    drop = ("PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST")
+    settings = {"OMP_NUM_THREADS": "1", "HELPERS_WEIGHTS": "stand-in", "PYTHONPATH": str(folder)}
+    run = subprocess.run(
+        [sys.executable, *command.split(), *options.split(), "--junitxml=report.xml", "notebooks"],
+        cwd=folder,
+        env={key: value for key, value in os.environ.items() if key not in drop} | settings,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode in (0, 1), f"nbval did not run:\n{run.stdout}{run.stderr}"
+    cases = list(ElementTree.parse(folder / "report.xml").iter("testcase"))
+    assert cases and not any(case.find("error") is not None for case in cases), run.stdout
+    red = [
+        Red(int(case.get("name").removeprefix("Cell ")), failure.text)
+        for case in cases
+        for failure in case.iter("failure")
+    ]
+    assert bool(red) == (run.returncode == 1), run.stdout
+    return red
+
+
+def lay_out(folder: Path, nb, name: str) -> None:
+    """A tree with this one notebook, a copy of helpers/, and data/ as links to its files."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "helpers", folder / "helpers", ignore=ignore)
+    shutil.copytree(ROOT / "data", folder / "data", copy_function=os.symlink)
+    (folder / "notebooks").mkdir()
+    (folder / "notebooks" / f"{name}.ipynb").write_text(make.dumps(nb), encoding="utf-8")
+
+
+def replace_once(text: str, old: str, new: str) -> str:
+    assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times, not once"
+    assert old != new
+    return text.replace(old, new)
+
+
+def code_cells(nb):
+    return [cell for cell in nb.cells if cell.cell_type == "code"]
+
+
+def apply(mutation: Mutation, folder: Path, nb) -> None:
+    """Change the notebook, or the copy of the file in `folder`."""
+    if mutation.file:
+        file = folder / mutation.file
+        text = replace_once(file.read_text(encoding="utf-8"), mutation.old, mutation.new)
+        file.unlink()  # it may be a link to the real one
+        file.write_text(text, encoding="utf-8")
+        return
+    sources = [cell.source for cell in code_cells(nb)]
+    boundary = "\0"  # in no cell: the old text has to stand in a single one
+    changed = replace_once(boundary.join(sources), mutation.old, mutation.new).split(boundary)
+    for cell, source in zip(code_cells(nb), changed, strict=True):
+        cell.source = source
+
+
+def goes_red(mutation: Mutation, read: Callable, tmp_path: Path) -> Red:
+    """The cell that turns red by `mutation`; an AssertionError if none does by it alone."""
+    mutated = read()
+    lay_out(tmp_path / "mutated", mutated, mutation.notebook)
+    apply(mutation, tmp_path / "mutated", mutated)
+    file = tmp_path / "mutated" / "notebooks" / f"{mutation.notebook}.ipynb"
+    file.write_text(make.dumps(mutated), encoding="utf-8")
+    red = nbval(tmp_path / "mutated")
+    assert red, f"nbval does not see it: {mutation.what}"
+    seen = "Cell outputs differ" in red[0].message or "AssertionError" in red[0].message
+    assert seen, f"Red, but not by the outputs or an assert: {red[0].message}"
+
+    unchanged = read()
+    last = code_cells(unchanged)[red[0].cell]
+    unchanged.cells = unchanged.cells[: unchanged.cells.index(last) + 1]
+    lay_out(tmp_path / "unchanged", unchanged, mutation.notebook)
+    assert nbval(tmp_path / "unchanged") == []
+    return red[0]
+
+
+def load(stem: str):
+    return make.loads((ROOT / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8"))
+
+
+def name(value) -> str | None:
+    return f"{value.notebook}-{value.what}" if isinstance(value, Mutation) else None
+
+
+def quick_first(cases):
+    """The cases, all but the first one marked as mutations."""
+    return [*cases[:1], *(pytest.param(*case, marks=pytest.mark.mutation) for case in cases[1:])]
+
+
+@pytest.mark.parametrize(("mutation",), quick_first([(m,) for m in MUTATIONS]), ids=name)
+def test_mutation_is_seen(mutation, tmp_path):
+    goes_red(mutation, partial(load, mutation.notebook), tmp_path)
+
+
+def small():
+    """A notebook that the tests of the test mutate: it plots, prints, and uses a helper."""
+    show = "display({'image/png': 'AAAA', 'text/plain': f'Bars of {heights}.'}, raw=True)"
+    data = {"image/png": "AAAA", "text/plain": "Bars of [1, 2]."}
+    cells = [
+        new_code_cell("from helpers import DATA\nunused = 0"),
+        new_code_cell(f"heights = [1, 2]\n{show}", outputs=[new_output("display_data", data)]),
+        new_code_cell(
+            "print(DATA.name)", outputs=[new_output("stream", name="stdout", text="data\n")]
+        ),
+        new_code_cell("answer = 2\nassert answer == 2"),
+    ]
+    return make.normalize(new_notebook(cells=cells))
+
+
+@pytest.mark.parametrize(
+    ("mutation", "cell"),
+    quick_first(
+        [
+            (Mutation("small", "helper", '/ "data"', '/ "date"', "helpers/__init__.py"), 2),
+            (Mutation("small", "plotted value", "[1, 2]", "[1, 3]"), 1),
+            (Mutation("small", "answer", "answer = 2", "answer = 3"), 3),
+        ]
+    ),
+    ids=name,
+)
+def test_red_cell_is_found(mutation, cell, tmp_path):
+    before = (ROOT / "helpers" / "__init__.py").read_bytes()
+    assert goes_red(mutation, small, tmp_path).cell == cell
+    assert (ROOT / "helpers" / "__init__.py").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("mutation", "complaint"),
+    [
+        (Mutation("small", "unused value", "unused = 0", "unused = 1"), "nbval does not see it"),
+        (Mutation("small", "text that is gone", "answer = 7", "answer = 8"), "0 times"),
+        (Mutation("small", "text that is everywhere", "answer", "reply"), "2 times"),
+        (Mutation("small", "typing error", "answer = 2", "answer = "), "not by the outputs"),
+    ],
+    ids=name,
+)
+def test_bad_mutation_is_rejected(mutation, complaint, tmp_path):
+    with pytest.raises(AssertionError, match=complaint):
+        goes_red(mutation, small, tmp_path)
