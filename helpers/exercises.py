@@ -48,12 +48,14 @@ def _text(question: Question, number: str) -> str:
 
 def _widget(question: Question, number: str) -> W.VBox:
     panels = [panel(o.right, "Right" if o.right else "Wrong", o.reason) for o in question.options]
-    ask = W.HTML(f"<strong>{number}{markup(question.text)}</strong>")
+    plain = W.HTML()  # its layout and style serve them all: a model each would fill the notebook
+    look = {"layout": plain.layout, "style": plain.style}
+    ask = W.HTML(f"<strong>{number}{markup(question.text)}</strong>", **look)
     radio = W.RadioButtons(options=_lettered(question), value=None).add_class("helpers-options")
-    stack = W.Stack([W.HTML(panel) for panel in panels])
+    stack = W.Stack([W.HTML(panel, **look) for panel in panels])
     # Invisible copies of all panels keep the height of the longest, at any width of the page.
     prompt = '<em class="helpers-prompt">Choose one: the reason appears here.</em>'
-    ghosts = W.HTML(f'<div class="helpers-ghosts">{prompt}{"".join(panels)}</div>')
+    ghosts = W.HTML(f'<div class="helpers-ghosts">{prompt}{"".join(panels)}</div>', **look)
     W.jslink((radio, "index"), (stack, "selected_index"))
     feedback = W.Box([ghosts, stack]).add_class("helpers-feedback")
     return W.VBox([ask, radio, feedback]).add_class("helpers-question")

@@ -24,7 +24,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from helpers import backbones
 
-KINDS = ("running statistics", "batch statistics", "frozen", "frozen, eps 0", "identity", "folded")
+FROZEN_EPS = {"frozen": None, "frozen, eps 0": 0.0, "frozen, eps 1e-5": 1e-5}
+KINDS = ("running statistics", "batch statistics", *FROZEN_EPS, "identity", "folded")
 REPLACEABLE = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
 NEED_NO_STATISTICS = ("batch statistics", "identity")
 
@@ -62,14 +63,18 @@ def unfreeze(model: nn.Module, momentum: float | None = 0.1) -> nn.Module:
 
 
 def replace_norms(
-    model: nn.Module, kind: str, stages: str | Iterable[str] | None = None
+    model: nn.Module,
+    kind: str,
+    stages: str | Iterable[str] | None = None,
+    share_weights: bool = False,
 ) -> nn.Module:
     """A copy whose batch normalization, frozen or not, is of one `kind` of KINDS.
 
     - "running statistics": BatchNorm2d in eval mode (a later `.train()` on the model undoes that).
     - "batch statistics": BatchNorm2d that stores none: each batch is normalized by its own, in
       train and in eval mode, and nothing moves. Needs eps > 0.
-    - "frozen": FrozenBatchNorm2d, eps kept; "frozen, eps 0": as in torchvision 0.7 to 0.8.2.
+    - "frozen": FrozenBatchNorm2d, eps kept; "frozen, eps 0": as in torchvision 0.7 to 0.8.2;
+      "frozen, eps 1e-5": the default since 0.9, whatever the network was trained with.
     - "identity": no normalization, as an untrained frozen layer was before torchvision 0.13.
     - "folded": the convolution's weight and bias take over the map of the running statistics,
       whatever the training flag, and the layer becomes an Identity. Only where it directly follows
@@ -77,10 +82,12 @@ def replace_norms(
       convolution feeds nothing else and has no forward hook; other layers stay.
 
     `stages`: one name or several of helpers.backbones.stages; None is all of the model.
+    `share_weights`: the copy holds the model's own tensors, which takes milliseconds and no memory;
+    only for looking, since training it would train the model.
     ValueError for an unknown kind or stage, for a layer without running statistics (unless the kind
     needs none), and if nothing could be folded; TypeError for a layer that cannot be replaced.
     """
-    copied = _copy(model)
+    copied = _copy(model, share_weights)
     if kind not in KINDS:
         raise ValueError(f"No kind {kind!r}: choose one of {', '.join(map(repr, KINDS))}.")
     chosen = None if stages is None else _inside(copied, stages)
@@ -151,15 +158,20 @@ def _is_frozen(layer: nn.Module) -> bool:
     return any("FrozenBatchNorm" in base.__name__ for base in type(layer).__mro__)
 
 
-def _copy(model: nn.Module) -> nn.Module:
+def _copy(model: nn.Module, share_weights: bool = False) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"The model must be a torch.nn.Module, not {type(model).__name__}.")
     for name, layer in norm_layers(model).items():
         if isinstance(layer, LazyModuleMixin):  # deepcopy refuses it with a riddle
             raise ValueError(f"{_called(name, layer)}: run one batch through the model first.")
-    copied = copy.deepcopy(model)
+    copied = copy.deepcopy(model, _tensors(model) if share_weights else None)
     _copy_flags(model, copied)  # deepcopy loses those of torchvision's feature extractors
     return copied
+
+
+def _tensors(model: nn.Module) -> dict[int, Tensor]:
+    """A memo for deepcopy that makes it keep the parameters and buffers themselves."""
+    return {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
 
 
 def _copy_flags(model: nn.Module, copied: nn.Module) -> None:
@@ -217,8 +229,8 @@ def _batch_norms(
 def _as_kind(layer: nn.Module, kind: str) -> nn.Module:
     if kind in ("identity", "folded"):
         return nn.Identity().train(layer.training)
-    if kind in ("frozen", "frozen, eps 0"):
-        return _frozen(layer, 0.0 if kind == "frozen, eps 0" else None)
+    if kind in FROZEN_EPS:
+        return _frozen(layer, FROZEN_EPS[kind])
     if kind == "running statistics":
         return (layer if type(layer) is nn.BatchNorm2d else _unfrozen(_frozen(layer))).eval()
     if layer.running_var is None:
@@ -271,7 +283,7 @@ def _only_4d(layer: nn.Module, args: tuple[Any, ...]) -> None:
 def _foldable(model: nn.Module) -> list[tuple[nn.Conv2d, nn.Module]]:
     """Pairs of a convolution and the normalization layer that may be folded into it."""
     # A forward run on proxies may leave them behind: run a twin's, which shares only the tensors.
-    twin = copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())})
+    twin = copy.deepcopy(model, _tensors(model))
     names = defaultdict(list)
     for name, module in twin.named_modules(remove_duplicate=False):
         names[module].append(name)

@@ -45,8 +45,8 @@ def _wrong(text: str, reason: str) -> Option:
 
 QUESTIONS: dict[str, Question] = {
     "01-suspects": Question(
-        "Two ResNet-50s loaded the same checkpoint and get the same image tensor, yet their "
-        "features differ. What is the cause?",
+        "Two ResNet-50s loaded the same checkpoint and are given the same photo, yet their "
+        "features differ. What do you suspect?",
         (
             _wrong(
                 "They ended up with different weights.",
@@ -91,7 +91,7 @@ QUESTIONS: dict[str, Question] = {
             ),
             _wrong(
                 "It cannot be said: eps 0 gives NaN.",
-                "NaN takes a variance of exactly 0, and no channel of these networks has one.",
+                "NaN takes a variance of exactly 0, and no channel of the stand-in has one.",
             ),
         ),
         "tests/test_questions.py::test_the_eps_effect_is_at_least_80_times_the_rounding",
@@ -153,7 +153,7 @@ QUESTIONS: dict[str, Question] = {
             _right(
                 "NaN.",
                 "130 of its channels have a variance of exactly 0: without eps their scale is "
-                "infinite, and infinity times 0 is NaN.",
+                "infinite, and infinity times 0, or minus infinity, is NaN.",
             ),
             _wrong(
                 "The same up to rounding: training made eps superfluous.",
@@ -162,7 +162,7 @@ QUESTIONS: dict[str, Question] = {
             ),
             _wrong(
                 "Features that are a few percent too large.",
-                "That is what a large variance would give. Some of its variances are exactly 0.",
+                "That is what variances near 0.01 would give. Some of its variances are exactly 0.",
             ),
             _wrong(
                 "Only zeros.",
@@ -268,7 +268,7 @@ QUESTIONS: dict[str, Question] = {
             ),
             _right(
                 "It depends on the processor: count on neither.",
-                "So hold them to a bound that rounding keeps on any processor: "
+                "So hold them to a bound that rounding kept on every processor tried: "
                 "`max|a-b| <= 1e-5 * max|a|`.",
             ),
         ),

@@ -51,14 +51,20 @@ def show(fig: Figure, description: str, caption: str) -> None:
     `description` becomes the output's text/plain: what is shown, with its key numbers. It is what a
     screen reader gets, what an untrusted viewer shows, and what the tests compare.
     """
-    for name, text in (("description", description), ("caption", caption)):
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"A figure needs a {name}: say what is shown, with its key numbers.")
+    if not isinstance(description, str) or not description.strip():
+        raise ValueError("A figure needs a description: say what is shown, with its key numbers.")
+    data = {"image/png": png(fig, caption), "text/plain": description}
+    display(data, metadata={"image/png": {"alt": description}}, raw=True)
+
+
+def png(fig: Figure, caption: str) -> bytes:
+    """The figure as palette PNG bytes, its caption drawn below it."""
+    if not isinstance(caption, str) or not caption.strip():
+        raise ValueError("A figure needs a caption: say what the reader should see.")
     fig.supxlabel(fill(caption, 104), fontsize=10, color="#333333", x=0.01, ha="left")
     canvas = io.BytesIO()
     fig.savefig(canvas, format="png", dpi=DPI)
-    data = {"image/png": _png(_with_palette(Image.open(canvas))), "text/plain": description}
-    display(data, metadata={"image/png": {"alt": description}}, raw=True)
+    return _png(_with_palette(Image.open(canvas)))
 
 
 def heatmap(
@@ -178,18 +184,23 @@ def feature_maps(a: Tensor, b: Tensor, names: tuple[str, str], photo: Tensor | N
         panel.set_axis_off()
     return fig, (
         f"A ({names[0]}) and B ({names[1]}) on one scale from {short(low)} to {short(high)}; "
-        f"A − B between −{short(reach)} and {short(reach)}."
+        f"A − B from {short(difference.min().item())} to {short(difference.max().item())}."
     )
 
 
 def _with_palette(image: Image.Image) -> Image.Image:
-    # A palette fitted to the picture alone would turn a color bar into steps.
-    image = image.convert("RGB")
-    fitted = [255, 255, 255, *image.quantize(95).getpalette()[: 95 * 3]]
-    maps = [m(np.linspace(0, 1, 80))[:, :3] for m in (activation_map(), difference_map())]
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(fitted + (np.concatenate(maps) * 255).round().astype(int).ravel().tolist())
-    return image.quantize(palette=palette, dither=Image.Dither.NONE)
+    # A palette fitted to the picture alone would turn a color bar into steps; and Pillow's own
+    # mapping to a given palette is only roughly the nearest, so that white turns gray.
+    pixels = np.asarray(image.convert("RGB")).astype(np.int64)
+    fitted = image.convert("RGB").quantize(95).getpalette()[: 95 * 3]
+    maps = [m(np.linspace(0, 1, 80))[:, :3] * 255 for m in (activation_map(), difference_map())]
+    palette = np.concatenate([[[255] * 3], np.reshape(fitted, (-1, 3)), *maps]).round()
+    codes, inverse = np.unique(pixels @ [1 << 16, 1 << 8, 1], return_inverse=True)
+    colors = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)
+    nearest = ((palette**2).sum(1) - 2 * colors @ palette.T).argmin(1).astype(np.uint8)
+    picture = Image.fromarray(nearest[inverse].reshape(pixels.shape[:2]))
+    picture.putpalette(palette.astype(np.uint8).tobytes())
+    return picture
 
 
 def _palette(colormap) -> bytes:

@@ -239,7 +239,7 @@ TASKS: dict[str, Task] = {
     "01-tolerance": Task(
         "A sound criterion",
         difficulty=1,
-        minutes=4,
+        minutes=2,
         checker=_check_tolerance,
         hints=(
             "Begin with two numbers: the largest |a - b|, and the largest |a|. `abs()` and "
@@ -255,7 +255,7 @@ def same_features(a, b):
     "01-eps-mend": Task(
         "Mend the checkpoint, not the code",
         difficulty=2,
-        minutes=4,
+        minutes=2,
         checker=_formula_checker(
             _mended,
             "the layer adds eps_layer to it, and so computes with running_var + eps_trained again.",

@@ -840,3 +840,23 @@ def test_a_detector_with_real_values():
         assert_close(a, b, 1e-10)
     assert frozen([rand(3, 64, 64).double()])[0]["boxes"].shape[1] == 4
     assert_same_bits(model.state_dict(), unfreeze(frozen).state_dict())
+
+
+def test_the_default_eps_of_today_is_a_kind_of_its_own():
+    start = torchvision.models.mobilenet_v3_small()  # built with eps 1e-3
+    kinds = {"frozen": 1e-3, "frozen, eps 1e-5": 1e-5, "frozen, eps 0": 0.0}
+    for kind, eps in kinds.items():
+        assert {layer.eps for layer in norm_layers(replace_norms(start, kind)).values()} == {eps}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shared_weights_give_the_same_function_and_leave_the_model_as_it_was(kind):
+    start = torchvision.models.resnet18().eval()
+    before = {name: tensor.clone() for name, tensor in start.state_dict().items()}
+    own, shared = (replace_norms(start, kind, share_weights=share) for share in (False, True))
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(own(x), shared(x))
+    assert shared.fc.weight is start.fc.weight and own.fc.weight is not start.fc.weight
+    assert all(torch.equal(start.state_dict()[name], before[name]) for name in before)
+    assert all(type(layer) is torch.nn.BatchNorm2d for layer in norm_layers(start).values())

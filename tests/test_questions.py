@@ -245,6 +245,6 @@ def pages():
 @pytest.mark.parametrize(("notebook", "key"), list(pages()))
 def test_the_feedback_in_the_page_is_this_tables(notebook, key):
     models = notebook["metadata"]["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
-    html = {model["state"].get("value") for model in models.values()}
+    html = [model["state"].get("value") for model in models.values()]
     for option in QUESTIONS[key].options:
         assert panel(option.right, "Right" if option.right else "Wrong", option.reason) in html

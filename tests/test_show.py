@@ -33,6 +33,17 @@ def test_show_gives_a_palette_png_of_800_pixels_and_the_description(displayed):
     assert options["metadata"]["image/png"]["alt"] == "A line from 1 to 2."
 
 
+def test_white_stays_white_and_every_color_finds_its_nearest(displayed):
+    fig, axes = show.figure()
+    axes.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap="viridis")
+    canvas = io.BytesIO()
+    show.show(fig, "A ramp of all colors of viridis.", caption="A ramp.")
+    fig.savefig(canvas, format="png", dpi=show.DPI)
+    shown = np.asarray(picture(displayed[0][0]["image/png"]).convert("RGB")).astype(int)
+    wanted = np.asarray(Image.open(canvas).convert("RGB")).astype(int)
+    assert (shown[0, 0] == 255).all() and np.quantile(np.abs(shown - wanted), 0.99) <= 6
+
+
 def test_the_caption_is_drawn_in_the_figure(displayed):
     heights = []
     for caption in ("short", "long " * 60):
@@ -117,7 +128,7 @@ def test_feature_maps_share_one_scale_and_zero_is_in_the_middle():
     fig, description = show.feature_maps(a, b, ("one", "other"), torch.rand(1, 3, 4, 4))
     limits = [axes.images[0].get_clim() for axes in fig.axes[1:4]]
     assert limits[:2] == [(0, 3), (0, 3)] and limits[2] == (-2, 2)
-    assert "one scale from 0 to 3; A − B between −2 and 2" in description
+    assert "one scale from 0 to 3; A − B from -2 to -0.5." in description
     assert np.array_equal(fig.axes[3].images[0].get_array(), (a - b).numpy())
 
 
