@@ -1,0 +1,1 @@
+"""The widgets: each binds controls to pictures that the files above compute."""
