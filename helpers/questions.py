@@ -86,8 +86,8 @@ QUESTIONS: dict[str, Question] = {
             ),
             _right(
                 "At least 80 times larger.",
-                "So it was in every network tried. By how much more depends on the weights and "
-                "the image.",
+                "So it was in every network tried, on photos as networks are fed them. By how much "
+                "more depends on the weights and the image.",
             ),
             _wrong(
                 "It cannot be said: eps 0 gives NaN.",
@@ -153,7 +153,7 @@ QUESTIONS: dict[str, Question] = {
             _right(
                 "NaN.",
                 "130 of its channels have a variance of exactly 0: without eps their scale is "
-                "infinite, and infinity times 0, or minus infinity, is NaN.",
+                "infinite, and both infinity · 0 and infinity − infinity are NaN.",
             ),
             _wrong(
                 "The same up to rounding: training made eps superfluous.",
@@ -268,7 +268,7 @@ QUESTIONS: dict[str, Question] = {
             ),
             _right(
                 "It depends on the processor: count on neither.",
-                "So hold them to a bound that rounding kept on every processor tried: "
+                "So hold them to a bound that rounding keeps in your networks; in these it is "
                 "`max|a-b| <= 1e-5 * max|a|`.",
             ),
         ),

@@ -137,17 +137,17 @@ def variance_picture(variances: Mapping[str, Tensor], eps_trained: float, eps_la
     highest = max(v.max().item() for v in variances.values())
     v = np.geomspace(lowest / 2, highest * 2, 200)
     top.loglog(v, np.sqrt((v + eps_trained) / (v + eps_layer)) - 1, color=BLACK, lw=2)
-    top.set_ylabel("scale too\nlarge by")
+    top.set_ylabel("scale error − 1")
     words = []
     for row, ((group, v), (color, *_)) in enumerate(zip(variances.items(), SERIES, strict=False)):
         v = v.detach().double()
         spread = (np.arange(len(v)) * 0.618034) % 1 * 0.7 - 0.35
         bottom.plot(v, row + spread, ".", color=color, ms=3)
         error = ((v.median() + eps_trained) / (v.median() + eps_layer)).sqrt().item() - 1
-        zeros = f", {(v == 0).sum()} of them 0" if (v == 0).any() else ""
+        zeros = f"; {(v == 0).sum()} have variance 0 and are not drawn" if (v == 0).any() else ""
         words.append(
-            f"{group} {len(v):,} channels, median variance {short(v.median().item(), 2)}{zeros} "
-            f"(scale off by {short(error, 2)})"
+            f"{group} {len(v):,} channels, median variance {short(v.median().item(), 2)} "
+            f"(scale off by {short(error, 2)}){zeros}"
         )
     bottom.set(yticks=range(len(variances)), yticklabels=list(variances), ylim=(len(words), -0.6))
     bottom.set_xlabel("running variance of a channel (one dot each)")
@@ -162,7 +162,7 @@ def feature_maps(a: Tensor, b: Tensor, names: tuple[str, str], photo: Tensor | N
     Shapes: `a`, `b` (H,W); `photo` (1,3,H,W) in 0–1, drawn first. Returns the figure and its
     description.
     """
-    fig, axes = figure(1, 3 if photo is None else 4, height=3.1)
+    fig, axes = figure(1, 3 if photo is None else 4, height=3.7 if "\n" in "".join(names) else 3.1)
     panels = list(axes)
     if photo is not None:
         first = panels.pop(0)
@@ -181,7 +181,8 @@ def feature_maps(a: Tensor, b: Tensor, names: tuple[str, str], photo: Tensor | N
     panels[2].set_title("A − B", fontsize=10)
     fig.colorbar(drawn, ax=panels[2], location="bottom", shrink=0.9, format="%.2g")
     for panel in axes:
-        panel.set_axis_off()
+        panel.set(xticks=[], yticks=[])
+        panel.spines[:].set_visible(False)
     return fig, (
         f"A ({names[0]}) and B ({names[1]}) on one scale from {short(low)} to {short(high)}; "
         f"A − B from {short(difference.min().item())} to {short(difference.max().item())}."

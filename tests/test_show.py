@@ -135,7 +135,10 @@ def test_feature_maps_share_one_scale_and_zero_is_in_the_middle():
 def test_variance_picture_counts_and_places_every_channel():
     variances = {"stem": torch.tensor([1e-3, 1e-2, 0.0]), "layer1": torch.tensor([1.0])}
     fig, description = show.variance_picture(variances, eps_trained=1e-3, eps_layer=1e-5)
-    assert "stem 3 channels, median variance 1e-3, 1 of them 0 (scale off by 0.41)" in description
+    assert (
+        "stem 3 channels, median variance 1e-3 (scale off by 0.41); 1 have variance 0"
+        in description
+    )
     assert "layer1 1 channels, median variance 1 (scale off by 4.9e-4)" in description
     top, bottom = fig.axes
     x, y = top.lines[0].get_data()

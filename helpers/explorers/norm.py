@@ -226,7 +226,8 @@ class NormExplorer:
         name, state = next(iter(PRESETS.items()))
         seen = self._views[name]
         names = tuple(
-            f"{letter}: {title}" for letter, title in zip("AB", titles(state), strict=True)
+            f"{letter}: {title}".replace(", ", "\n", 1)
+            for letter, title in zip("AB", titles(state), strict=True)
         )
         fig, _ = show.feature_maps(seen.a, seen.b, names, self._image(state))
         png = show.png(fig, f"{name}, {state.stage}, mean over channels. {seen.sentence}")
