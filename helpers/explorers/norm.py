@@ -31,7 +31,7 @@ STYLE = """<style>
 .norm-explorer .norm-maps figure { margin: 0; }
 .norm-explorer .norm-maps img { width: 100%; aspect-ratio: 1; image-rendering: pixelated;
   display: block; }
-.norm-explorer .norm-maps figcaption { line-height: 1.35; min-height: 4.1em; font-size: 0.9em; }
+.norm-explorer .norm-maps figcaption { line-height: 1.35; min-height: 2.7em; font-size: 0.9em; }
 .norm-explorer .norm-rows { display: grid; line-height: 1.5; column-gap: 8px; max-width: 696px;
   grid-template-columns: 5.5em minmax(8em, 1fr) 17em; white-space: nowrap; }
 .norm-explorer .norm-track { background: linear-gradient(to right,
@@ -73,10 +73,12 @@ class NormExplorer:
         self.preset = W.ToggleButtons(options=[*PRESETS, "custom"], index=0, layout=auto)
         self.photo = W.Dropdown(options=photos.NAMES, description="photo", style=wide)
         self.upload = W.FileUpload(
-            accept="image/*", description="Your photo (up to 10 MB)", layout=W.Layout(width="15em")
+            accept="image/*", description="Your photo (up to 10 MB)", layout=W.Layout(width="19em")
         )
         self.stage = W.ToggleButtons(options=STAGES, description="stage", style=wide)
-        self.mean = W.Checkbox(value=True, description="mean over channels", indent=False)
+        self.mean = W.Checkbox(
+            value=True, description="mean over channels", indent=False, layout=auto
+        )
         self.channel = W.BoundedIntText(0, 0, 2047, description="channel", style=wide)
         self.largest = W.Button(description="channel that differs most", layout=auto)
         self.sides = {"a": _SideControls("A"), "b": _SideControls("B")}
