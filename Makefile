@@ -1,6 +1,7 @@
 # What `make` does, in ordinary tools. Works with the make of macOS (3.81) too.
 
 bin         := .venv/bin
+settings    := .venv/share/jupyter/lab/settings
 notebooks   := $(sort $(wildcard notebooks/*.ipynb))
 torch_index := https://download.pytorch.org/whl/cpu
 
@@ -12,7 +13,7 @@ PYTHON := $(or $(PYTHON),$(shell for p in python3 python3.13 python3.12 python3.
 
 $(if $(filter-out cpu pypi,$(TORCH)),$(error TORCH is cpu (PyTorch's CPU wheels) or pypi (the default), not $(TORCH)))
 
-.PHONY: help lab test test-all notebooks bench weights constraints
+.PHONY: help lab test test-all notebooks bench weights constraints binder-link
 .PHONY: environment lab-packages test-packages
 .NOTPARALLEL:
 
@@ -22,6 +23,7 @@ help:
 ## make lab          start JupyterLab on the notebooks   ARGS="--no-browser --port 9000" are passed on
 lab: lab-packages
 	$(if $(notebooks),$(bin)/jupyter trust $(notebooks))
+	mkdir -p $(settings) && cp jupyter/overrides.json $(settings)
 	$(bin)/jupyter lab --LabApp.default_url=/lab/tree/$(firstword $(notebooks) notebooks) \
 	  $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
@@ -64,6 +66,10 @@ constraints:
 	  sed -E -e '/^(pip|wheel)=/d' -e '/^(nvidia|cuda|triton)/d' -e 's/\+.*//'; } > constraints.part
 	mv constraints.part constraints.txt
 
+## make binder-link  print the link that opens a notebook on Binder   NOTEBOOK=01_two_backbones REF=v1.0.0 (a tag)
+binder-link:
+	@$(PYTHON) tools/binder_link.py "$(NOTEBOOK)" "$(REF)"
+
 ## PYTHON=python3.12 make lab chooses the interpreter; make lab TORCH=cpu takes PyTorch's CPU wheels.
 
 # The environment, every time: whole, in this folder, on the chosen Python, with the chosen torch; or else made
@@ -89,4 +95,5 @@ lab-packages test-packages: %-packages: environment
 	@$(pins) | cmp -s - .venv/$*.ok || { rm -f .venv/*.ok && \
 	  if test "$$(cat .venv/torch 2>/dev/null)" = cpu; \
 	  then $(pip) --no-deps --index-url $(torch_index) torch torchvision; fi && \
-	  $(pip) -e ".$(extra_$*)" && $(pins) | tee .venv/lab.ok .venv/$*.ok > /dev/null; }
+	  $(pip) -e ".$(extra_$*)" && $(bin)/python -c "import matplotlib.font_manager" && \
+	  $(pins) | tee .venv/lab.ok .venv/$*.ok > /dev/null; }

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from traitlets import Bunch
 
-from helpers import photos
+from helpers import backbones, photos
 from helpers.explorers import norm
 from helpers.explorers.norm import NormExplorer, frame
 from helpers.norms import KINDS
@@ -218,3 +218,12 @@ def test_every_control_has_a_label_and_every_kind_can_be_chosen(explorer):
 
 def test_the_state_of_a_new_explorer_is_the_first_preset(explorer):
     assert explorer.state == FIRST and isinstance(explorer.state, State)
+
+
+def test_networks_at_hand_are_used_and_not_loaded_again(monkeypatch):
+    given = {"ResNet-50": backbones.load("resnet50"), "Lite0": backbones.load("lite0")}
+    monkeypatch.setattr(norm, "variants", None)
+    explorer = NormExplorer(given)
+    assert explorer._given["ResNet-50"].original["layer4"] is given["ResNet-50"].layer4
+    with pytest.raises(ValueError, match="No network 'VGG' here: ResNet-50, Lite0"):
+        NormExplorer({"VGG": given["Lite0"]})

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from html import escape
@@ -10,13 +11,14 @@ from math import log10
 
 import ipywidgets as W
 from IPython.display import display
-from torch import Tensor
+from torch import Tensor, nn
 
 from helpers import photos, show
 from helpers.backbones import STAGES
 from helpers.compare import ROUNDING, Row, short
 from helpers.norms import KINDS
-from helpers.side_by_side import NETWORKS, PRESETS, Side, State, View, view
+from helpers.side_by_side import NETWORKS, PRESETS, Side, State, View, variants, view
+from helpers.variants import Variants
 
 FLOOR, CEILING = 1e-8, 10.0  # the ends of the bars, relative to max|A|
 UPLOADED = "your photo"
@@ -55,16 +57,21 @@ class NormExplorer:
     """Two networks A and B, a normalization kind per stage, a photo: where do their maps part?
 
     Shows itself as a cell's last line. `state` is what the controls say; `frame` the HTML of the
-    live picture, `message` the sentence about the latest bad input. Its text/plain is the first
-    preset's sentence, and a static picture of it stands in for the widgets where they cannot run.
+    live picture, `message` the sentence about the latest bad input. `networks` may hand over
+    networks that are loaded already ("ResNet-50", "Lite0"), which saves memory. Its text/plain
+    holds the presets' sentences, and a static picture of the first stands in for the widgets where
+    they cannot run.
     """
 
-    def __init__(self):
+    def __init__(self, networks: Mapping[str, nn.Module] | None = None):
+        if unknown := set(networks or {}) - set(NETWORKS):
+            raise ValueError(f"No network {unknown.pop()!r} here: {', '.join(NETWORKS)}.")
+        self._given = {name: Variants(model) for name, model in (networks or {}).items()}
         self._images: dict[str, Tensor] = {}
         self._following = True  # whether a change of a control is the reader's
         self._pending = None
         first = next(iter(PRESETS.values()))
-        self._views = {name: view(state, self._image(state)) for name, state in PRESETS.items()}
+        self._views = {name: self._view(state) for name, state in PRESETS.items()}
         self._build(first)
         self._show_state(first)
 
@@ -130,6 +137,9 @@ class NormExplorer:
     def message(self) -> str:
         return self._error.value
 
+    def _view(self, state: State) -> View:
+        return view(state, self._image(state), lambda name: self._given.get(name) or variants(name))
+
     def _image(self, state: State) -> Tensor:
         if state.photo not in self._images:
             self._images[state.photo] = photos.load(state.photo)
@@ -179,7 +189,7 @@ class NormExplorer:
         """Compute what the controls say and show it as "custom"; after bad input only say why."""
         state = self.state
         try:
-            seen = view(state, self._image(state))
+            seen = self._view(state)
         except ValueError as error:
             return self._say(str(error))
         self._live.value = frame(state, seen)
@@ -190,7 +200,7 @@ class NormExplorer:
 
     def _to_largest(self, _) -> None:
         try:
-            seen = view(replace(self.state, channel=None), self._image(self.state))
+            seen = self._view(replace(self.state, channel=None))
         except ValueError as error:
             return self._say(str(error))
         with self._not_following():
