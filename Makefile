@@ -50,11 +50,8 @@ notebooks: test-packages
 	$(bin)/python notebooks/make.py
 
 ## make bench        the benchmarks
-bench: benchmarks/__main__.py test-packages
+bench: test-packages
 	$(bin)/python -m benchmarks
-
-benchmarks/__main__.py:
-	$(error There are no benchmarks yet)
 
 ## make weights      fetch the ImageNet weights (the one thing that needs a download)
 weights: lab-packages

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -94,9 +95,10 @@ def view(state: State, image: Tensor, variants: Callable[[str], Variants] = vari
     networks = variants(state.a.network)
     x = networks.normalize(image)
     maps_a, maps_b = (networks.maps(state.photo, x, side.kinds) for side in (state.a, state.b))
-    for letter, side, maps in (("A", state.a, maps_a), ("B", state.b, maps_b)):
-        _refuse_nan(letter, side, maps, networks)
     rows = {stage: Row.of(maps_a[stage], maps_b[stage]) for stage in maps_a}
+    if not all(isfinite(row.max_abs) for row in rows.values()):
+        for letter, side, maps in (("A", state.a, maps_a), ("B", state.b, maps_b)):
+            _refuse_nan(letter, side, maps, networks)
     a, b = maps_a[state.stage][0], maps_b[state.stage][0]
     if state.channel is not None and not 0 <= state.channel < len(a):
         raise CannotShow(f"{state.stage} has channels 0 to {len(a) - 1}, not {state.channel}.")

@@ -102,6 +102,22 @@ def test_dtype_runs_copies_and_takes_the_rounding_out(model, image):
     assert model.conv1.weight.dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "vit_b_32", "swin_t"])
+def test_dtype_computes_what_a_network_cast_as_a_whole_does(name):
+    x = photos.load("rocket", 224)
+    a, b = models.get_model(name), models.get_model(name)
+    end = {"resnet18": "fc", "densenet121": "classifier", "vit_b_32": "heads", "swin_t": "head"}[
+        name
+    ]
+    state = {n: t.clone() for n, t in a.state_dict().items()}
+    rows = compare(a, b, x, at=end, dtype=torch.float64)
+    whole = compare(copy.deepcopy(a).double(), copy.deepcopy(b).double(), x, at=end)
+    assert rows[end].max_abs == pytest.approx(whole[end].max_abs, rel=1e-9)
+    assert all(
+        torch.equal(t, state[n]) and t.dtype == state[n].dtype for n, t in a.state_dict().items()
+    )
+
+
 def test_nan_is_reported_not_hidden(image):
     lite0 = backbones.load("lite0")
     rows = compare(lite0, freeze(lite0, eps=0.0), lite0.normalize(image))

@@ -1,0 +1,1 @@
+"""What `make bench` measures: JSON lines on stdout, progress and complaints on stderr."""

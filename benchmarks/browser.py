@@ -1,0 +1,113 @@
+"""JupyterLab in headless Chromium, with a HOME of its own, on a notebook of one cell."""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import nbformat
+from playwright.sync_api import Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM = shutil.which("chromium")
+SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+KERNEL = {"name": "python3", "display_name": "Python 3"}
+PATIENCE = 120  # seconds, for a busy machine
+
+# Resolves when the frame for `stage` is in the page and the browser has painted it.
+WATCH = """stage => {
+  const explorer = document.querySelector('.norm-explorer');
+  const shown = selector =>
+    [...explorer.querySelectorAll(selector)].filter(element => element.offsetParent);
+  window.painted = new Promise(resolve => addEventListener('click', event => {
+    new MutationObserver(async (_, observer) => {
+      if (!shown('.norm-rows strong').some(name => name.textContent.startsWith(stage))) return;
+      observer.disconnect();
+      await Promise.all(shown('.norm-maps img').map(image => image.decode()));
+      requestAnimationFrame(() => setTimeout(() => resolve(performance.now() - event.timeStamp)));
+    }).observe(explorer, {attributes: true, characterData: true, childList: true, subtree: true});
+  }, {capture: true, once: true}));
+}"""
+
+
+@contextmanager
+def page(source: str) -> Iterator[Page]:
+    """JupyterLab's page once the code `source`, run in it, has shown a NormExplorer."""
+    with TemporaryDirectory() as home, _lab(Path(home), source) as url, sync_playwright() as play:
+        browser = play.chromium.launch(
+            executable_path=CHROMIUM, args=SWITCHES, env=os.environ | {"HOME": home}
+        )
+        page = browser.new_page(viewport={"width": 1400, "height": 1600})
+        page.set_default_timeout(1000 * PATIENCE)
+        page.goto(url)
+        page.locator(".jp-CodeCell .cm-content").click()
+        page.keyboard.press("Control+Enter")
+        page.locator(".norm-maps img").first.wait_for()
+        yield page
+        browser.close()
+
+
+def click_to_paint(page: Page, stage: str) -> float:
+    """Milliseconds from a click on that stage's button to its painted frame."""
+    page.evaluate(WATCH, stage)
+    page.locator(".norm-explorer").get_by_role("button", name=stage, exact=True).click()
+    return page.evaluate("painted")
+
+
+@contextmanager
+def _lab(home: Path, source: str) -> Iterator[str]:
+    """The address of a notebook of one cell, in a JupyterLab without its user's settings."""
+    cell = nbformat.v4.new_code_cell(source)
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": KERNEL})
+    nbformat.write(notebook, home / "one.ipynb")
+    port, token, log = _free_port(), secrets.token_hex(), home / "log"
+    options = {
+        "ServerApp.root_dir": home,
+        "ServerApp.port": port,
+        "ServerApp.port_retries": 0,
+        "IdentityProvider.token": token,
+        "LabApp.news_url": None,  # else it asks, in front of everything
+        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+    }
+    switches = [f"--{name}={value}" for name, value in options.items()]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("JUPYTER")}
+    path = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", *switches],
+            env=env | {"HOME": str(home), "PYTHONPATH": path},
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        _wait(f"http://127.0.0.1:{port}/api?token={token}", server, log)
+        yield f"http://127.0.0.1:{port}/lab/tree/one.ipynb?token={token}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def _wait(url: str, server: subprocess.Popen, log: Path) -> None:
+    for _ in range(10 * PATIENCE):
+        if server.poll() is not None:
+            break
+        try:
+            return urlopen(url).close()
+        except URLError:
+            time.sleep(0.1)
+    raise RuntimeError(f"JupyterLab does not start:\n{log.read_text()}")

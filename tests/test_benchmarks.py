@@ -1,0 +1,175 @@
+"""The benchmarks run, count rightly and write JSON lines; how fast things are is not asserted."""
+
+import importlib
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import __main__ as everything  # noqa: E402
+from benchmarks import browser, compare, explorer, memory, notebooks, report, timing  # noqa: E402
+
+PICTURE = """from IPython.display import display
+display({"image/png": "AAAA", "text/plain": "a picture"}, raw=True)"""
+
+
+def lines(capsys):
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+class Clock:
+    now = 0
+
+    def __call__(self):
+        return self.now
+
+
+def test_medians_leave_out_what_runs_before():
+    clock, order = Clock(), []
+    seconds = {"a": iter([1, 2, 30]), "b": iter([5, 4, 3])}
+
+    def call(name):
+        order.append(name)
+        clock.now += next(seconds[name])
+
+    def before():
+        order.append("before")
+        clock.now += 1000
+
+    calls = {name: lambda name=name: call(name) for name in seconds}
+    assert timing.medians(calls, 3, before, clock) == {"a": 2, "b": 4}
+    assert order[::2] == ["before"] * 6
+    assert order[1::2] == list("abbaab")
+
+
+def test_a_result_is_one_line_with_its_limit(capsys):
+    report.emit("thing", 1.23456, "ms", 2)
+    assert lines(capsys) == [{"name": "thing", "value": 1.235, "unit": "ms", "limit": 2}]
+
+
+def test_a_result_above_its_limit_is_said_on_stderr(capsys):
+    report.emit("thing", 3, "ms", 2)
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["value"] == 3
+    assert captured.err == "thing: 3.0 ms is above the limit of 2\n"
+
+
+@pytest.mark.parametrize(("ci", "status"), [("true", 1), ("", 0)])
+def test_without_chromium_a_line_says_so_and_ci_fails(ci, status, monkeypatch, capsys):
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setattr(browser, "CHROMIUM", None)
+    monkeypatch.setattr(explorer, "settle", lambda: None)
+    for name in ("rss_growth_mb", "toggle_over_forward", "picture_ms", "cached_toggle_ms"):
+        monkeypatch.setattr(explorer, name, lambda **_: 1.0)
+    assert explorer.main() == status
+    *measured, skipped = lines(capsys)
+    assert [line["value"] for line in measured] == [1.0] * 4
+    assert skipped["name"] == "click_to_paint_ms" and skipped["value"] is None
+    assert skipped["skipped"] == "Chromium is not installed."
+
+
+def test_the_explorers_numbers_are_numbers():
+    for number in (
+        explorer.rss_growth_mb(toggles=1),
+        explorer.toggle_over_forward(rounds=1),
+        explorer.picture_ms(rounds=1),
+        explorer.cached_toggle_ms(rounds=1),
+    ):
+        assert math.isfinite(number)
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_a_toggle_runs_the_stages_that_it_is_compared_with(number, monkeypatch):
+    ran = {}
+
+    def run_once(calls, rounds, before):
+        for name, call in calls.items():
+            before()
+            ran[name] = []
+            hook = register_module_forward_hook(lambda module, *_, name=name: record(name, module))
+            call()
+            hook.remove()
+        return dict.fromkeys(calls, 1.0)
+
+    def record(name, module):
+        if isinstance(module, nn.Conv2d):
+            ran[name].append(module)
+
+    monkeypatch.setattr(explorer, "medians", run_once)
+    explorer._toggle_over_forward(number, rounds=1)
+    assert ran["toggle"] == ran["forward"] != []
+
+
+def test_compare_is_measured_at_every_point():
+    ratios = compare.over_two_forwards(rounds=1)
+    assert ratios.keys() == compare.LIMITS.keys()
+    assert all(map(math.isfinite, ratios.values()))
+
+
+def test_peak_stays_and_rss_falls():
+    block = bytearray(b"x") * (200 * 2**20)
+    high = memory.rss_mb()
+    assert memory.peak_mb() >= high - 1
+    del block
+    assert memory.rss_mb() < high - 150
+    assert memory.peak_mb() >= high - 1
+
+
+def notebook(*sources):
+    return nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, sources)))
+
+
+def test_a_notebook_is_timed_to_its_pictures():
+    nb = notebook("1 + 1", PICTURE, "import time\ntime.sleep(0.5)")
+    ended = []
+    numbers = notebooks.measure(nb, 10.0, lambda: ended.append(1))
+    assert numbers.keys() == notebooks.LIMITS.keys() and len(ended) == 4
+    assert 0 < numbers["seconds_to_first_png"] <= numbers["seconds"] - 0.5
+    assert numbers["seconds_to_first_picture"] == numbers["seconds_to_first_png"]
+    assert 10 < numbers["peak_mb_above_imports"] < 200
+    assert [cell.source for cell in nb.cells][1] == PICTURE and len(nb.cells) == 3
+
+
+def test_a_widget_is_a_picture_but_no_png():
+    cell = notebook("").cells[0]
+    data = {notebooks.make.WIDGET_VIEW: {}, "text/plain": "a widget"}
+    cell.outputs = [nbformat.v4.new_output("display_data", data)]
+    assert notebooks.shows(cell, notebooks.PNG, notebooks.make.WIDGET_VIEW)
+    assert not notebooks.shows(cell, notebooks.PNG)
+
+
+def test_a_notebook_without_pictures_has_no_time_to_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(notebooks, "settle", lambda: None)
+    monkeypatch.setattr(notebooks, "imports_mb", lambda: 0.0)
+    nbformat.write(notebook("1 + 1"), tmp_path / "plain.ipynb")
+    notebooks.main([tmp_path / "plain.ipynb"])
+    assert [line["name"] for line in lines(capsys)] == [
+        "plain_seconds",
+        "plain_peak_mb_above_imports",
+    ]
+
+
+def test_all_run_each_in_a_process_and_one_failure_fails_all(monkeypatch):
+    asked = []
+
+    def run(command):
+        asked.append(command[2])
+        return subprocess.CompletedProcess(command, int("compare" in command[2]))
+
+    monkeypatch.setattr(everything.subprocess, "run", run)
+    assert everything.main() == 1
+    assert asked == [f"benchmarks.{name}" for name in everything.NAMES]
+
+
+def test_every_name_is_a_benchmark():
+    for name in everything.NAMES:
+        assert callable(importlib.import_module(f"benchmarks.{name}").main)
