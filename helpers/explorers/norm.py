@@ -34,15 +34,15 @@ STYLE = """<style>
 .norm-explorer .norm-maps img { width: 100%; aspect-ratio: 1; image-rendering: pixelated;
   display: block; }
 .norm-explorer .norm-maps figcaption { line-height: 1.35; min-height: 2.7em; font-size: 0.9em; }
-.norm-explorer .norm-rows { display: grid; line-height: 1.5; column-gap: 8px; max-width: 696px;
-  grid-template-columns: 5.5em minmax(8em, 1fr) 17em; white-space: nowrap; }
+.norm-explorer .norm-rows { display: grid; line-height: 1.5; margin: 8px 0 4px; column-gap: 8px;
+  max-width: 696px; grid-template-columns: 5.5em minmax(8em, 1fr) 17em; white-space: nowrap; }
 .norm-explorer .norm-track { background: linear-gradient(to right,
   var(--jp-layout-color3, #ccc) 33.3%, var(--jp-layout-color2, #eee) 33.3%);
   height: 0.9em; align-self: center; }
 .norm-explorer .norm-bar { background: #d55e00; height: 100%; }
 .norm-explorer .norm-sentence { font-weight: 600; min-height: 2.8em; margin: 6px 0; }
 .norm-explorer .norm-small { font-size: 0.85em; opacity: 0.85; }
-.norm-explorer .norm-error { min-height: 2.6em; line-height: 1.3; }
+.norm-explorer .norm-error { min-height: 1.4em; line-height: 1.3; }
 .norm-explorer .jupyter-widgets-disconnected::before { display: none; }
 .norm-explorer.jupyter-widgets-disconnected::before { display: none; }
 </style>"""
