@@ -13,7 +13,7 @@ PYTHON := $(or $(PYTHON),$(shell for p in python3 python3.13 python3.12 python3.
 
 $(if $(filter-out cpu pypi,$(TORCH)),$(error TORCH is cpu (PyTorch's CPU wheels) or pypi (the default), not $(TORCH)))
 
-.PHONY: help lab test test-all notebooks bench weights constraints binder-link
+.PHONY: help lab test test-all notebooks bench weights constraints binder-link export
 .PHONY: environment lab-packages test-packages
 .NOTPARALLEL:
 
@@ -62,6 +62,10 @@ constraints:
 	{ grep '^#' constraints.txt; $(bin)/python -m pip freeze --all --exclude-editable | \
 	  sed -E -e '/^(pip|wheel)=/d' -e '/^(nvidia|cuda|triton)/d' -e 's/\+.*//'; } > constraints.part
 	mv constraints.part constraints.txt
+
+## make export       a notebook as one HTML page that needs no network   NOTEBOOK=01_two_backbones
+export: lab-packages
+	$(bin)/python tools/export.py $(or $(NOTEBOOK),$(notdir $(basename $(notebooks))))
 
 ## make binder-link  print the link that opens a notebook on Binder   NOTEBOOK=01_two_backbones REF=v1.0.0 (a tag)
 binder-link:

@@ -18,7 +18,8 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-TARGETS = ["lab", "test", "test-all", "notebooks", "bench", "weights", "constraints", "binder-link"]
+TARGETS = ["lab", "test", "test-all", "notebooks", "bench", "weights", "constraints"]
+TARGETS += ["export", "binder-link"]
 CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
 
 sys.path.insert(0, str(ROOT / "tools"))
