@@ -42,7 +42,7 @@ STYLE = """<style>
 .norm-explorer .norm-bar { background: #d55e00; height: 100%; }
 .norm-explorer .norm-sentence { font-weight: 600; min-height: 2.8em; margin: 6px 0; }
 .norm-explorer .norm-small { font-size: 0.85em; opacity: 0.85; }
-.norm-explorer .norm-error { min-height: 1.4em; line-height: 1.3; }
+.norm-explorer .norm-error { min-height: 2.6em; line-height: 1.3; }
 .norm-explorer .jupyter-widgets-disconnected::before { display: none; }
 .norm-explorer.jupyter-widgets-disconnected::before { display: none; }
 </style>"""
