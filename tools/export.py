@@ -14,10 +14,11 @@ import nbformat
 from nbconvert import HTMLExporter
 
 ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
 VENDOR = ROOT / "tools" / "vendor"
 
-# 'unsafe-eval': embed.js compiles the widgets' schema. The empty script: it takes a script's address
-# for the place of its fonts, and stops if there is none.
+# 'unsafe-eval': embed.js compiles the widgets' schema. The empty script: embed.js takes a script's
+# address for the place of its fonts, and stops if there is none.
 TEMPLATE = """
 {%- extends "lab/index.html.j2" -%}
 {%- block html_head_js -%}
@@ -28,7 +29,10 @@ TEMPLATE = """
 <script src="data:,"></script><script>{{ resources.widgets }}</script>
 {%- endblock -%}
 {%- block html_head_css -%}
-<style>.jupyter-widgets { font-family: var(--jp-ui-font-family); }</style>
+<style>
+.jupyter-widgets { font-family: var(--jp-ui-font-family); }
+.jupyter-widgets button { font-family: inherit; }
+</style>
 {%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}
@@ -53,7 +57,9 @@ def page(notebook: Path) -> str:
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        target = ROOT / "build" / f"{name}.html"
+        source, target = NOTEBOOKS / f"{name}.ipynb", ROOT / "build" / f"{name}.html"
+        if not source.is_file():
+            raise SystemExit(f"There is no notebook {name!r} in {NOTEBOOKS.name}/.")
         target.parent.mkdir(exist_ok=True)
-        target.write_text(page(ROOT / "notebooks" / f"{name}.ipynb"), encoding="utf-8")
+        target.write_text(page(source), encoding="utf-8")
         print(f"wrote {target.relative_to(ROOT)}")
