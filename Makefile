@@ -24,6 +24,7 @@ help:
 lab: lab-packages
 	$(if $(notebooks),$(bin)/jupyter trust $(notebooks))
 	mkdir -p $(settings) && cp jupyter/overrides.json $(settings)
+	mkdir -p .venv/etc/jupyter && cp jupyter/jupyter_server_config.py .venv/etc/jupyter
 	$(bin)/jupyter lab --LabApp.default_url=/lab/tree/$(firstword $(notebooks) notebooks) \
 	  $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 

@@ -35,12 +35,13 @@ STYLE = """<style>
   display: block; }
 .norm-explorer .norm-maps figcaption { line-height: 1.35; min-height: 2.7em; font-size: 0.9em; }
 .norm-explorer .norm-rows { display: grid; line-height: 1.5; margin: 8px 0 4px; column-gap: 8px;
-  max-width: 696px; grid-template-columns: 5.5em minmax(8em, 1fr) 17em; white-space: nowrap; }
+  max-width: 696px; grid-template-columns: 5.5em minmax(8em, 1fr) 20em; white-space: nowrap; }
 .norm-explorer .norm-track { background: linear-gradient(to right,
   var(--jp-layout-color3, #ccc) 33.3%, var(--jp-layout-color2, #eee) 33.3%);
   height: 0.9em; align-self: center; }
 .norm-explorer .norm-bar { background: #d55e00; height: 100%; }
-.norm-explorer .norm-sentence { font-weight: 600; min-height: 2.8em; margin: 6px 0; }
+.norm-explorer .norm-sentence { font-weight: 600; line-height: 1.4; min-height: 2.8em;
+  margin: 6px 0; }
 .norm-explorer .norm-small { font-size: 0.85em; opacity: 0.85; }
 .norm-explorer .norm-error { min-height: 2.6em; line-height: 1.3; }
 .norm-explorer .jupyter-widgets-disconnected::before { display: none; }
@@ -48,7 +49,8 @@ STYLE = """<style>
 </style>"""
 
 NEEDS_KERNEL = (
-    "The presets switch in the page alone. All other controls need a kernel: run this cell first."
+    "The presets switch in the page alone. All other controls need a kernel: run the notebook "
+    "first."
 )
 UNTOUCHED = "Change any control below, and this frame shows it live."
 
@@ -338,8 +340,8 @@ def frame(state: State, seen: View) -> str:
         f'<div class="norm-sentence" role="status">{escape(seen.sentence)}</div>'
         f'<div class="norm-small">{escape(state.photo)}, {state.stage}, {where}</div>'
         f'<div class="norm-maps">{maps}</div><div class="norm-rows">{rows}</div>'
-        '<div class="norm-small">Bars: max|A−B| / max|A|, log scale from 1e-8 to 10; the dark part '
-        "of the track, up to 1e-5, is rounding.</div>"
+        '<div class="norm-small">Bars: max|A−B| / max|A|, log scale from 1e-8 to 10; the track\'s '
+        "left third, up to 1e-5, is rounding.</div>"
     )
 
 
