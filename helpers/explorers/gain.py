@@ -41,7 +41,7 @@ STYLE = f"""<style>
 </style>"""
 
 NEEDS_KERNEL = (
-    "The eps buttons switch in the page alone. The controls below need a kernel: run this cell "
+    "The eps buttons switch in the page alone. The controls below need a kernel: run the notebook "
     "first."
 )
 UNTOUCHED = "Change a control below, and this frame shows it live."
