@@ -49,7 +49,7 @@ def page(source: str) -> Iterator[Page]:
         page = browser.new_page(viewport={"width": 1400, "height": 1600})
         page.set_default_timeout(1000 * PATIENCE)
         page.goto(url)
-        page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for()
+        page.get_by_text("| Idle").first.wait_for()  # a kernel that is not there yet runs nothing
         page.locator(".jp-CodeCell .cm-content").click()
         page.keyboard.press("Control+Enter")
         page.locator(".norm-maps img").first.wait_for()
