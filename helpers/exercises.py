@@ -1,4 +1,4 @@
-"""What a reader answers: predict and quiz (questions.py), check, hint and solution (tasks.py)."""
+"""What a reader answers: predict and quiz (questions/), check, hint and solution (tasks/)."""
 
 from collections import Counter
 from difflib import get_close_matches

@@ -14,7 +14,7 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from helpers import backbones
-from helpers.explorers import gain
+from helpers.explorers import gain, live
 from helpers.explorers.gain import PRESETS, GainExplorer, State, channels, picture, read_eps
 from helpers.norms import freeze
 from helpers.show import PIXELS
@@ -293,7 +293,7 @@ def test_of_a_burst_of_layers_the_presets_are_drawn_for_the_last_only(
     async def burst():
         for layer in ("layer1.0.bn1", "layer1.0.bn2", "layer1.0.bn3"):
             explorer.layer.value = layer
-        await asyncio.sleep(4 * gain.PATIENCE)
+        await asyncio.sleep(4 * live.PATIENCE)
 
     asyncio.run(burst())
     assert [state.layer[-3:] for state in drawn] == ["bn1", "bn2", "bn3", "bn3", "bn3", "bn3"]

@@ -37,7 +37,13 @@ MUTATIONS = [
     Mutation(FIRST, "eps nobody trained with", "(0.0, 1e-5, 0.1)", "(0.0, 1e-5, 0.2)"),
     Mutation(FIRST, "bound", "row.relative <= 1e-5", "row.relative <= 1e-1"),
     Mutation(FIRST, "photo", 'load("cat")', 'load("coffee")'),
-    Mutation(FIRST, "option", "Their normalization layers", "Their layers", "helpers/questions.py"),
+    Mutation(
+        FIRST,
+        "option",
+        "Their normalization layers",
+        "Their layers",
+        "helpers/questions/two_backbones.py",
+    ),
     Mutation(FIRST, "trained eps", "EPS = 1e-3", "EPS = 1e-2", "helpers/lite0.py"),
     Mutation(FIRST, "seed", "20201215", "20201216", "helpers/backbones.py"),
     Mutation(

@@ -13,7 +13,7 @@ from PIL import Image
 from traitlets import Bunch
 
 from helpers import backbones, photos
-from helpers.explorers import norm
+from helpers.explorers import live, norm
 from helpers.explorers.norm import NormExplorer, frame
 from helpers.norms import KINDS
 from helpers.side_by_side import PRESETS, Side, State, view
@@ -160,7 +160,7 @@ def test_of_a_burst_of_events_the_last_one_wins(explorer, monkeypatch):
     async def burst():
         for stage in ("layer1", "layer2", "layer3", "layer4"):
             explorer.stage.value = stage
-        await asyncio.sleep(5 * norm.PATIENCE)
+        await asyncio.sleep(5 * live.PATIENCE)
 
     asyncio.run(burst())
     assert drawn == ["layer4"]

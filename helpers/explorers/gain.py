@@ -1,8 +1,6 @@
 """GainExplorer: what another eps does to every channel's gain, and which channels it breaks."""
 
-import asyncio
 import base64
-from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, log10
@@ -16,6 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from helpers.backbones import load
 from helpers.compare import short
+from helpers.explorers.live import Live
 from helpers.norms import norm_layers
 from helpers.scatter import HEIGHT, Axes, scatter
 from helpers.show import PIXELS
@@ -23,7 +22,6 @@ from helpers.show import PIXELS
 NETWORKS = {"ResNet-50": "resnet50", "Lite0": "lite0"}
 GIVEN = "the given model"
 PRESETS = (0.0, 1e-5, 1e-3)
-PATIENCE = 0.05  # seconds
 LARGEST = 5  # of so many dots the sentence says what they carry together
 
 STYLE = f"""<style>
@@ -172,7 +170,7 @@ def read_eps(text: str) -> float:
     return eps
 
 
-class GainExplorer:
+class GainExplorer(Live):
     """Every channel of a network by variance and gain, at an eps; shows itself as the last line.
 
     `network`: "resnet50", "lite0", or a model with BatchNorm2d or FrozenBatchNorm2d layers. All
@@ -184,14 +182,13 @@ class GainExplorer:
     """
 
     def __init__(self, network: str | nn.Module = "resnet50"):
+        super().__init__("gain")
         self._known: dict[str, Channels] = {}
         names = {key: name for name, key in NETWORKS.items()}
         if isinstance(network, str):
             first = names.get(network, network)
         else:
             first, self._known[GIVEN] = GIVEN, channels(network)
-        self._pending = None
-        self._following = True  # whether a change of a control is the reader's
         found = self._channels(first)
         self._build(first, found)
         self.png, self.text = self._draw_presets()
@@ -225,8 +222,6 @@ class GainExplorer:
         self._views = [W.HTML() for _ in PRESETS] + [W.HTML(frame(None, UNTOUCHED))]
         stack = W.Stack(self._views, selected_index=0)
         W.jslink((self.preset, "index"), (stack, "selected_index"))
-        self._error = W.HTML()
-        self._say("")
         for control, handler in (
             (self.preset, self._picked),
             (self.network, self._turned_network),
@@ -254,10 +249,6 @@ class GainExplorer:
     @property
     def frames(self) -> list[str]:
         return [view.value for view in self._views]
-
-    @property
-    def message(self) -> str:
-        return self._error.value
 
     def _channels(self, name: str) -> Channels:
         if name not in self._known:
@@ -319,30 +310,9 @@ class GainExplorer:
             self.layer.value = found.most_affected()
         self._turned_layer(change)
 
-    def _soon(self, draw) -> None:
-        """Call `draw` once no further event has come for a moment: the last of a burst wins."""
-        if self._pending:
-            self._pending.cancel()
-        try:
-            self._pending = asyncio.get_running_loop().call_later(PATIENCE, draw)
-        except RuntimeError:  # no loop, no bursts
-            draw()
-
     def _set_eps(self, eps: float) -> None:
         with self._not_following():
             self.eps.value = short(eps)
-
-    @contextmanager
-    def _not_following(self):
-        before, self._following = self._following, False
-        try:
-            yield
-        finally:
-            self._following = before
-
-    def _say(self, text: str) -> None:
-        warning = f"<strong>Not shown:</strong> {escape(text)}" if text else ""
-        self._error.value = f'<div class="gain-error" role="status">{warning}</div>'
 
     def _ipython_display_(self) -> None:
         # A widget's own text names the model, and differs with every run.

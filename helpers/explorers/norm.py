@@ -1,10 +1,8 @@
 """NormExplorer: toggle the normalization of two networks, and see their feature maps part."""
 
-import asyncio
 import base64
 import hashlib
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from html import escape
 from math import log10
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from helpers import photos, show
 from helpers.backbones import STAGES
 from helpers.compare import ROUNDING, Row, short
+from helpers.explorers.live import Live
 from helpers.norms import KINDS
 from helpers.side_by_side import NETWORKS, PRESETS, Side, State, View, variants, view
 from helpers.variants import Variants
@@ -23,7 +22,6 @@ from helpers.variants import Variants
 FLOOR, CEILING = 1e-8, 10.0  # the ends of the bars, relative to max|A|
 UPLOADED = "your photo"
 MIXED = "(as below)"
-PATIENCE = 0.02  # seconds to wait for a later event, which makes this one stale
 
 STYLE = """<style>
 .norm-explorer { max-width: 60em; color: var(--jp-content-font-color1, inherit); }
@@ -55,7 +53,7 @@ NEEDS_KERNEL = (
 UNTOUCHED = "Change any control below, and this frame shows it live."
 
 
-class NormExplorer:
+class NormExplorer(Live):
     """Two networks A and B, a normalization kind per stage, a photo: where do their maps part?
 
     Shows itself as a cell's last line. `state` is what the controls say; `frame` the HTML of the
@@ -66,12 +64,11 @@ class NormExplorer:
     """
 
     def __init__(self, networks: Mapping[str, nn.Module] | None = None):
+        super().__init__("norm")
         if unknown := set(networks or {}) - set(NETWORKS):
             raise ValueError(f"No network {unknown.pop()!r} here: {', '.join(NETWORKS)}.")
         self._given = {name: Variants(model) for name, model in (networks or {}).items()}
         self._images: dict[str, Tensor] = {}
-        self._following = True  # whether a change of a control is the reader's
-        self._pending = None
         first = next(iter(PRESETS.values()))
         self._views = {name: self._view(state) for name, state in PRESETS.items()}
         self._build(first)
@@ -97,7 +94,6 @@ class NormExplorer:
         self._live = W.HTML(frame(first, untouched))
         self._stack = W.Stack([*frames, self._live], selected_index=0)
         W.jslink((self.preset, "index"), (self._stack, "selected_index"))
-        self._error = W.HTML('<div class="norm-error" role="status"></div>')
 
         self.upload.observe(self._uploaded, "value")
         self.largest.on_click(self._to_largest)
@@ -135,10 +131,6 @@ class NormExplorer:
     def frame(self) -> str:
         return self._live.value
 
-    @property
-    def message(self) -> str:
-        return self._error.value
-
     def _view(self, state: State) -> View:
         return view(state, self._image(state), lambda name: self._given.get(name) or variants(name))
 
@@ -156,36 +148,18 @@ class NormExplorer:
             for side, value in zip(self.sides.values(), (state.a, state.b), strict=True):
                 side.value = value
 
-    @contextmanager
-    def _not_following(self):
-        before, self._following = self._following, False
-        try:
-            yield
-        finally:
-            self._following = before
-
     def _picked(self, change) -> None:
         if not self._following:
             return
         if change["new"] == len(PRESETS):
-            self._soon()
+            self._soon(self.draw)
         else:
             self._show_state(list(PRESETS.values())[change["new"]])
             self._say("")
 
     def _changed(self, change) -> None:
         if self._following:
-            self._soon()
-
-    def _soon(self) -> None:
-        """Draw when no further event has come for a moment: of a burst, the last one wins."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return self.draw()
-        if self._pending is not None:
-            self._pending.cancel()
-        self._pending = loop.call_later(PATIENCE, self.draw)
+            self._soon(self.draw)
 
     def draw(self) -> None:
         """Compute what the controls say and show it as "custom"; after bad input only say why."""
@@ -224,10 +198,6 @@ class NormExplorer:
             self.photo.options = [*photos.NAMES, name]
             self.photo.value = name
         self.draw()
-
-    def _say(self, text: str) -> None:
-        warning = f"<strong>Not shown:</strong> {escape(text)}" if text else ""
-        self._error.value = f'<div class="norm-error" role="status">{warning}</div>'
 
     def text(self) -> str:
         """What stands in for the widgets in words."""

@@ -1,76 +1,8 @@
-"""The exercises of the notebooks as data: a checker that names the mistake, hints, a solution.
-
-Words between backticks are code. `exercises.check`, `hint` and `solution` show them.
-"""
-
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from html import escape
+"""Exercises on comparing two networks, and on eps."""
 
 import torch
 
-_WORDS = {True: "Right", False: "Not yet", None: "Not attempted yet"}
-
-
-def markup(text: str) -> str:
-    """HTML of a plain text whose code stands between backticks."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text, quote=False))
-
-
-def panel(ok: bool | None, word: str, text: str) -> str:
-    """HTML of a verdict: said in a word, and underlined by the color of its border."""
-    color = {True: "success", False: "error", None: "border"}[ok]
-    style = f"border-left: 4px solid var(--jp-{color}-color1, currentColor); padding: 2px 0.8em"
-    return f'<div style="{style}"><strong>{word}:</strong> {markup(text)}</div>'
-
-
-@dataclass(frozen=True, repr=False)
-class Verdict:
-    """What a checker says: `ok` is True, False, or None for an exercise not attempted yet."""
-
-    ok: bool | None
-    text: str
-
-    def __repr__(self):
-        return f"{_WORDS[self.ok]}: {self.text}"
-
-    def _repr_html_(self):
-        return panel(self.ok, _WORDS[self.ok], self.text)
-
-
-@dataclass(frozen=True)
-class Task:
-    """An exercise. `checker` takes the reader's attempt and returns a Verdict, or lets the
-    attempt's own exception through. `hints` rise: where to start, then the common error.
-    The last definition in `solution` (Python source) is an attempt that passes.
-    """
-
-    title: str
-    difficulty: int  # 1 to 3
-    minutes: int
-    checker: Callable[[object], Verdict]
-    hints: tuple[str, ...]
-    solution: str
-
-
-def _is_empty(value) -> bool:
-    return value is None or value is ...
-
-
-_RETURNS_NOTHING = Verdict(
-    None, "your function returns nothing: write its body, and end it with a `return`."
-)
-
-
-def _is_bool(value) -> bool:
-    return isinstance(value, bool) or (
-        getattr(value, "shape", None) == () and str(value.dtype).endswith("bool")
-    )
-
-
-def _has_shape(value, shape) -> bool:
-    return isinstance(value, torch.Tensor) and value.shape == shape
+from helpers.tasks.task import RETURNS_NOTHING, Task, Verdict, formula_checker, is_bool, is_empty
 
 
 def _same_features_cases():
@@ -176,55 +108,15 @@ def _same_features_cases():
 def _check_tolerance(attempt) -> Verdict:
     for a, b, agree, mistake in _same_features_cases():
         answer = attempt(a.clone(), b.clone())
-        if _is_empty(answer):
-            return _RETURNS_NOTHING
-        if not _is_bool(answer):
+        if is_empty(answer):
+            return RETURNS_NOTHING
+        if not is_bool(answer):
             return Verdict(False, "return one True or False for the whole map.")
         if bool(answer) != agree:
             return Verdict(False, f"{mistake}.")
     return Verdict(
         True, "one bound for the whole map, relative to its largest feature, at any scale."
     )
-
-
-def _formula_checker(right: Callable, praise: str, mistakes: tuple[tuple[str, Callable], ...]):
-    """A checker of functions (running_var, eps_trained, eps_layer) → tensor of its shape.
-
-    It compares with the formula `right`, and with the wrong ones, each after what to say of it.
-    """
-    variance = torch.tensor([2.0, 0.1, 1e-2, 2e-3], dtype=torch.float64)
-    pairs = (1e-3, 1e-5), (1e-5, 1e-3), (1e-5, 1e-4)
-
-    def checker(attempt) -> Verdict:
-        given = [variance.clone() for _ in pairs]
-        answers = [attempt(v, *eps) for v, eps in zip(given, pairs, strict=True)]
-        if all(_is_empty(answer) for answer in answers):
-            return _RETURNS_NOTHING
-        if any(not torch.equal(v, variance) for v in given):
-            return Verdict(
-                False,
-                "your function changes `running_var` in place, and a second call would start "
-                "from the changed values: return a new tensor.",
-            )
-        if not all(_has_shape(answer, variance.shape) for answer in answers):
-            return Verdict(False, "return a tensor with one value for each channel.")
-
-        def follow(formula) -> bool:
-            wanted = torch.stack([formula(variance, *eps) for eps in pairs])
-            return torch.allclose(torch.stack(answers).to(wanted), wanted, rtol=1e-6, atol=0)
-
-        if follow(right):
-            return Verdict(True, praise)
-        for mistake, formula in mistakes:
-            if follow(formula):
-                return Verdict(False, mistake)
-        return Verdict(
-            False,
-            "for running_var 0.1, eps_trained 1e-3 and eps_layer 1e-5 the answer is "
-            f"{right(variance, *pairs[0])[1]:.5f}, and yours is {answers[0][1]:.5f}.",
-        )
-
-    return checker
 
 
 def _mended(v, trained, layer):
@@ -256,7 +148,7 @@ def same_features(a, b):
         "Mend the checkpoint, not the code",
         difficulty=2,
         minutes=2,
-        checker=_formula_checker(
+        checker=formula_checker(
             _mended,
             "the layer adds eps_layer to it, and so computes with running_var + eps_trained again.",
             (
@@ -297,7 +189,7 @@ def mend(running_var, eps_trained, eps_layer):
         "How far off is the scale?",
         difficulty=1,
         minutes=3,
-        checker=_formula_checker(
+        checker=formula_checker(
             _gain,
             "only the variance and the two eps decide: weight cancels, and each channel has its "
             "own factor.",

@@ -1,0 +1,13 @@
+"""The questions of the notebooks as data, a file for each subject.
+
+Words between backticks are code. `exercises.predict` and `exercises.quiz` show them.
+"""
+
+from helpers.questions import batchnorm, frozen_batchnorm, two_backbones
+from helpers.questions.question import Option, Question
+
+__all__ = ["QUESTIONS", "Option", "Question"]
+
+QUESTIONS: dict[str, Question] = (
+    two_backbones.QUESTIONS | batchnorm.QUESTIONS | frozen_batchnorm.QUESTIONS
+)

@@ -1,0 +1,5 @@
+"""What BatchNorm computes."""
+
+from helpers.questions.question import Question
+
+QUESTIONS: dict[str, Question] = {}

@@ -1,0 +1,5 @@
+"""What freezing is."""
+
+from helpers.questions.question import Question
+
+QUESTIONS: dict[str, Question] = {}

@@ -1,0 +1,11 @@
+"""The exercises of the notebooks as data, a file for each subject.
+
+Words between backticks are code. `exercises.check`, `hint` and `solution` show them.
+"""
+
+from helpers.tasks import batchnorm, frozen_batchnorm, two_backbones
+from helpers.tasks.task import Task, Verdict, markup, panel
+
+__all__ = ["TASKS", "Task", "Verdict", "markup", "panel"]
+
+TASKS: dict[str, Task] = two_backbones.TASKS | batchnorm.TASKS | frozen_batchnorm.TASKS
