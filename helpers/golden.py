@@ -1,0 +1,71 @@
+"""Reference numbers recorded from the real MXNet, as tensors; data/golden/ says how."""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from helpers import DATA
+
+STATE = ("gamma", "beta", "running_mean", "running_var")
+STATISTICS = ("running_mean", "running_var")
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """MXNet 1.9.1's BatchNorm with `settings` (its own names), on one batch.
+
+    `x`, `dy` (2,3,2,2): input, and gradient of the output; `before` the layer's four vectors (3,).
+    Recorded while training: `y` and `dx` like x, and the statistics after the forward pass alone
+    and after the backward pass. float32.
+    """
+
+    settings: dict[str, float | bool]
+    x: Tensor
+    dy: Tensor
+    before: dict[str, Tensor]
+    y: Tensor
+    dx: Tensor
+    after_forward: dict[str, Tensor]
+    after_backward: dict[str, Tensor]
+
+
+def mxnet_cases() -> dict[str, Case]:
+    """Name → recorded case, new tensors each time."""
+    recorded = _read("mxnet_batchnorm.json")
+    return {name: _case(recorded, case) for name, case in recorded["cases"].items()}
+
+
+def mxnet_first_layer() -> dict[str, dict[str, Tensor]]:
+    """Case → the statistics after a training step whose input needs no gradient."""
+    cases = _read("mxnet_first_layer.json")["cases"]
+    return {name: _tensors(case["state_after_backward"]) for name, case in cases.items()}
+
+
+def agrees(tensor: Tensor, recorded: Tensor) -> bool:
+    """Equal to what float32 can tell: 1e-5 of the value, or 1e-5."""
+    return torch.allclose(tensor, recorded, rtol=1e-5, atol=1e-5)
+
+
+def _case(recorded: dict, case: dict) -> Case:
+    return Case(
+        settings={name: value for name, value in case["kwargs"].items() if name != "axis"},
+        x=torch.tensor(recorded["x"]),
+        dy=torch.tensor(recorded["dy"]),
+        before=_tensors(recorded["params"], STATE),
+        y=torch.tensor(case["train_y"]),
+        dx=torch.tensor(case["train_dx"]),
+        after_forward=_tensors(case["train_state_after_forward_only"]),
+        after_backward=_tensors(case["train_state_after_backward"]),
+    )
+
+
+def _tensors(values: dict, names: tuple[str, ...] = STATISTICS) -> dict[str, Tensor]:
+    return {name: torch.tensor(values[name]) for name in names}
+
+
+@cache
+def _read(name: str) -> dict:
+    return json.loads((DATA / "golden" / name).read_text(encoding="utf-8"))

@@ -1,0 +1,75 @@
+"""A BatchNorm written out by hand, held against nn.BatchNorm2d in every state that it can be in."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+STATES = {
+    "as built": {},
+    "momentum=0.3": {"momentum": 0.3},
+    "momentum=None": {"momentum": None},
+    "eps=1e-3": {"eps": 1e-3},
+    "affine=False": {"affine": False},
+    "track_running_stats=False": {"track_running_stats": False},
+    "after load_state_dict": {},
+}
+OUTPUTS = ("train", "eval")
+STORED = ("running_mean", "running_var", "num_batches_tracked")
+
+Agreement = dict[str, dict[str, bool]]
+
+
+def agreement(batchnorm: Callable) -> Agreement:
+    """State → what agrees with nn.BatchNorm2d: the outputs "train" and "eval", and each buffer.
+
+    `batchnorm(x, state, training, momentum, eps)` returns the output (N,C,H,W) and updates `state`,
+    a dict like the layer's state_dict, in place. Three batches in train mode, then one in eval
+    mode, all float64; "agrees" is to 1e-12. What a state does not have, it leaves out.
+    """
+    return {name: _agreement(batchnorm, _layer(name)) for name in STATES}
+
+
+def table(agree: Agreement) -> str:
+    """The agreement as text, a line per state."""
+    words = {True: "agrees", False: "DIFFERS", None: "-"}
+    columns = (*OUTPUTS, *STORED)
+    lines = [("", *columns)]
+    lines += [(name, *(words[found.get(c)] for c in columns)) for name, found in agree.items()]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    cells = [
+        [cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in cells)
+
+
+def _layer(name: str) -> nn.BatchNorm2d:
+    layer = nn.BatchNorm2d(3, **STATES[name]).double()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.uniform_(0.5, 2, generator=generator)
+        if name == "after load_state_dict":
+            other = nn.BatchNorm2d(3).double()
+            for _ in range(2):
+                other(_batch(generator))
+            layer.load_state_dict(other.state_dict())
+    return layer
+
+
+def _batch(generator: torch.Generator) -> Tensor:
+    return 5 * torch.rand(4, 3, 2, 2, generator=generator, dtype=torch.float64) - 1
+
+
+def _agreement(batchnorm: Callable, layer: nn.BatchNorm2d) -> dict[str, bool]:
+    state = {name: tensor.detach().clone() for name, tensor in layer.state_dict().items()}
+    generator, agree = torch.Generator().manual_seed(0), {}
+    for mode in ("train", "train", "train", "eval"):
+        x = _batch(generator)
+        wanted = layer.train(mode == "train")(x).detach()
+        pairs = {mode: (wanted, batchnorm(x, state, layer.training, layer.momentum, layer.eps))}
+        pairs |= {name: (layer.state_dict()[name], state[name]) for name in STORED if name in state}
+        for name, (a, b) in pairs.items():
+            same = torch.allclose(a.double(), b.double(), rtol=1e-12, atol=1e-12)
+            agree[name] = agree.get(name, True) and same
+    return {name: agree[name] for name in (*OUTPUTS, *STORED) if name in agree}

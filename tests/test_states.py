@@ -1,0 +1,72 @@
+"""The comparison sees every plausible error in a BatchNorm written by hand, and no other."""
+
+import pytest
+import torch
+
+from helpers.states import STATES, agreement, table
+
+CHANNELS = (0, 2, 3)
+
+
+def batchnorm(
+    x, state, training, momentum, eps, divide=0, store=1, turned=False, outside=False, count=1
+):
+    mean, var = state.get("running_mean"), state.get("running_var")
+    if training or mean is None:
+        mean, var = x.mean(CHANNELS), x.var(CHANNELS, correction=divide)
+    if training and "running_mean" in state:
+        state["num_batches_tracked"] += count
+        share = 1 / int(state["num_batches_tracked"]) if momentum is None else momentum
+        share = 1 - share if turned else share
+        for name, new in ("running_mean", mean), ("running_var", x.var(CHANNELS, correction=store)):
+            state[name] = (1 - share) * state[name] + share * new
+    root = var.sqrt() + eps if outside else (var + eps).sqrt()
+    scale = state.get("weight", 1) / root
+    return x * scale[:, None, None] + (state.get("bias", 0) - mean * scale)[:, None, None]
+
+
+def differing(**errors):
+    found = agreement(lambda *args: batchnorm(*args, **errors))
+    return {state: [n for n, same in agree.items() if not same] for state, agree in found.items()}
+
+
+def test_the_right_one_agrees_in_every_state():
+    found = agreement(batchnorm)
+    assert list(found) == list(STATES)
+    assert all(all(agree.values()) for agree in found.values())
+    everything = ["train", "eval", "running_mean", "running_var", "num_batches_tracked"]
+    columns = {state: list(agree) for state, agree in found.items()}
+    assert columns.pop("track_running_stats=False") == ["train", "eval"]
+    assert all(names == everything for names in columns.values())
+
+
+@pytest.mark.parametrize(
+    ("errors", "wrong"),
+    [
+        ({"store": 0}, ["eval", "running_var"]),
+        ({"divide": 1}, ["train"]),
+        ({"turned": True}, ["eval", "running_mean", "running_var"]),
+        ({"outside": True}, ["train", "eval"]),
+        ({"count": 2}, ["num_batches_tracked"]),
+    ],
+)
+def test_an_error_is_seen_where_it_is(errors, wrong):
+    assert differing(**errors)["as built"] == wrong
+
+
+def test_the_cumulative_average_is_seen_too():
+    assert "running_mean" in differing(count=2)["momentum=None"]
+
+
+def test_table():
+    text = table({"as built": {"train": True, "eval": False}})
+    assert text.splitlines() == [
+        "          train   eval     running_mean  running_var  num_batches_tracked",
+        "as built  agrees  DIFFERS  -             -            -",
+    ]
+
+
+def test_nothing_random_is_used_up():
+    before = torch.random.get_rng_state()
+    agreement(batchnorm)
+    assert torch.equal(torch.random.get_rng_state(), before)
