@@ -38,7 +38,7 @@ from helpers.census import (
     without_values,
 )
 from helpers.compare import short
-from helpers.norms import norm_layers
+from helpers.norms import is_frozen, norm_layers
 
 USUAL_EPS = 1e-5
 EXAMPLES = (1e-2, 1e-3, 1e-4)  # variances to show a scale error at where the model holds none
@@ -295,7 +295,7 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 def _layer(name: str, layer: nn.Module) -> Layer:
     variance = _values(layer, "running_var")
     parameters = list(layer.parameters(recurse=False))
-    frozen = _is_frozen(layer)
+    frozen = is_frozen(layer)
     return Layer(
         name,
         type(layer).__name__,
@@ -330,16 +330,12 @@ def _values(layer: nn.Module, name: str) -> torch.Tensor | None:
     return tensor.detach().cpu().double()
 
 
-def _is_frozen(layer: nn.Module) -> bool:
-    return any("FrozenBatchNorm" in base.__name__ for base in type(layer).__mro__)
-
-
 def _is_meta(layer: nn.Module) -> bool:
     return any(tensor.is_meta for tensor in (*layer.parameters(), *layer.buffers()))
 
 
 def _uses_batch_statistics(layer: nn.Module) -> bool:
-    if not isinstance(layer, _BatchNorm) or _is_frozen(layer):
+    if not isinstance(layer, _BatchNorm) or is_frozen(layer):
         return False
     return layer.training or layer.running_mean is None
 
@@ -549,7 +545,7 @@ def _eps_zero(found: dict[str, nn.Module]) -> Iterator[Finding]:
     names, small, channels = [], [], 0
     for name, layer in found.items():
         variance = _values(layer, "running_var")
-        if _is_frozen(layer) and _eps(layer) == 0 and variance is not None:
+        if is_frozen(layer) and _eps(layer) == 0 and variance is not None:
             if (variance < USUAL_EPS).any():
                 names.append(name)
                 small.append(variance[variance < USUAL_EPS])
@@ -577,7 +573,7 @@ def _statistics_move(
         name
         for name, layer in found.items()
         if isinstance(layer, _NormBase)
-        and not _is_frozen(layer)
+        and not is_frozen(layer)
         and layer.training
         and layer.track_running_stats
         and layer.momentum != 0
@@ -630,7 +626,7 @@ def _batch_of_one(
 
 
 def _not_synced(found: dict[str, nn.Module]) -> Iterator[Finding]:
-    frozen = [name for name, layer in found.items() if _is_frozen(layer)]
+    frozen = [name for name, layer in found.items() if is_frozen(layer)]
     if frozen and any(isinstance(layer, nn.SyncBatchNorm) for layer in found.values()):
         yield Finding(
             "not-synced",
@@ -643,7 +639,7 @@ def _not_synced(found: dict[str, nn.Module]) -> Iterator[Finding]:
 
 
 def _never_calibrated(found: dict[str, nn.Module]) -> Iterator[Finding]:
-    names = [n for n, layer in found.items() if _is_frozen(layer) and _does_nothing(layer)]
+    names = [n for n, layer in found.items() if is_frozen(layer) and _does_nothing(layer)]
     if names:
         yield Finding(
             "never-calibrated",
@@ -669,7 +665,7 @@ def _promotes(
     everywhere = {module.weight.dtype for module in model.modules() if isinstance(module, _ConvNd)}
     groups: dict[tuple[torch.dtype, torch.dtype], list[str]] = {}
     for name, layer in found.items():
-        if not _is_frozen(layer) or _casts(layer) or _channels(layer) is None:
+        if not is_frozen(layer) or _casts(layer) or _channels(layer) is None:
             continue
         own, given = layer.running_var.dtype, everywhere
         if layer in fed_by:

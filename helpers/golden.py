@@ -18,8 +18,8 @@ class Case:
     """MXNet 1.9.1's BatchNorm with `settings` (its own names), on one batch.
 
     `x`, `dy` (2,3,2,2): input, and gradient of the output; `before` the layer's four vectors (3,).
-    Recorded while training: `y` and `dx` like x, and the statistics after the forward pass alone
-    and after the backward pass. float32.
+    Recorded while training: `y` and `dx` like x, `dgamma` and `dbeta` (3,), None where MXNet trains
+    none, and the statistics after the forward pass alone and after the backward pass. float32.
     """
 
     settings: dict[str, float | bool]
@@ -28,6 +28,8 @@ class Case:
     before: dict[str, Tensor]
     y: Tensor
     dx: Tensor
+    dgamma: Tensor | None
+    dbeta: Tensor | None
     after_forward: dict[str, Tensor]
     after_backward: dict[str, Tensor]
 
@@ -57,9 +59,14 @@ def _case(recorded: dict, case: dict) -> Case:
         before=_tensors(recorded["params"], STATE),
         y=torch.tensor(case["train_y"]),
         dx=torch.tensor(case["train_dx"]),
+        **{name: _tensor(case[f"train_{name}"]) for name in ("dgamma", "dbeta")},
         after_forward=_tensors(case["train_state_after_forward_only"]),
         after_backward=_tensors(case["train_state_after_backward"]),
     )
+
+
+def _tensor(values: list | None) -> Tensor | None:
+    return None if values is None else torch.tensor(values)
 
 
 def _tensors(values: dict, names: tuple[str, ...] = STATISTICS) -> dict[str, Tensor]:

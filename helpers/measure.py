@@ -17,7 +17,7 @@ def kept_for_backward(function: Callable, *args) -> tuple[object, int]:
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself would hold its graph, and the graph it
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         return function(*args), sum(storages.values())

@@ -57,7 +57,7 @@ def unfreeze(model: nn.Module, momentum: float | None = 0.1) -> nn.Module:
     first. TypeError for another library's frozen layer.
     """
     copied = _copy(model)
-    frozen = {layer for layer in norm_layers(copied).values() if _is_frozen(layer)}
+    frozen = {layer for layer in norm_layers(copied).values() if is_frozen(layer)}
     layers = _batch_norms(copied, frozen)
     return _swap(copied, {layer: _unfrozen(layer, momentum) for layer in layers})
 
@@ -151,10 +151,11 @@ def norm_layers(model: nn.Module) -> dict[str, nn.Module]:
     """
     known = (_NormBase, nn.GroupNorm, nn.LayerNorm)
     modules = model.named_modules()
-    return {name: m for name, m in modules if isinstance(m, known) or _is_frozen(m)}
+    return {name: m for name, m in modules if isinstance(m, known) or is_frozen(m)}
 
 
-def _is_frozen(layer: nn.Module) -> bool:
+def is_frozen(layer: nn.Module) -> bool:
+    """Whether its class, or one that it derives from, is a FrozenBatchNorm…, of any library."""
     return any("FrozenBatchNorm" in base.__name__ for base in type(layer).__mro__)
 
 
@@ -210,7 +211,7 @@ def _batch_norms(
     for name, layer in norm_layers(model).items():
         if chosen is not None and layer not in chosen:
             continue
-        if not isinstance(layer, _BatchNorm) and not _is_frozen(layer):
+        if not isinstance(layer, _BatchNorm) and not is_frozen(layer):
             continue
         layer_is = _called(name, layer)
         if type(layer) in (nn.BatchNorm1d, nn.BatchNorm3d):

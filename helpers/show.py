@@ -5,7 +5,7 @@ share one scale, and its range is said in words.
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from textwrap import fill
 
 import numpy as np
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from helpers.batches import Statistics
 from helpers.compare import ROUNDING, Comparison, short
 
 PIXELS = 800  # the width of every figure: it fits a notebook's column, and a phone scales it down
@@ -154,6 +155,47 @@ def variance_picture(variances: Mapping[str, Tensor], eps_trained: float, eps_la
     bottom.set_ylim(len(words) - 0.4, -0.6)
     run, trained = short(eps_layer), short(eps_trained)
     return fig, f"Scale error by variance, eps {run} instead of {trained}: {'; '.join(words)}."
+
+
+def batch_picture(channel: Statistics, sizes: Sequence[int]):
+    """A row per batch size: histograms of a batch's images, and what its variance is made of.
+
+    `channel`: Statistics of one channel. Left, a typical batch: all its values filled, those of
+    each image in outline (below 10 images), and the images' means. Right, the mean of a batch's
+    variance, over all batches of that size from the pool. Returns the figure and its description.
+    """
+    fig, axes = figure(len(sizes), 2, height=1.25 * len(sizes) + 0.6, sharex="col", squeeze=False)
+    pool = channel.expected_variance(len(channel)).item()
+    within, between = 100 * channel.within.item() / pool, 100 * channel.between.item() / pool
+    edges, words = channel.edges[0], []
+    for (left, right), size in zip(axes, sizes, strict=True):
+        batches = channel.batches(size)
+        batch = batches[channel.typical(batches)]
+        images = channel.histograms[batch, 0] / size
+        height = images.sum(0).max()
+        left.stairs(images.sum(0), edges, color="#d0d0d0", fill=True)
+        for values in images if size < 10 else ():
+            left.stairs(values, edges, color=BLACK)
+        means = channel.means[batch, 0]
+        left.plot(means, 0 * means - 0.09 * height, "^", color=ORANGE, ms=5, alpha=0.8)
+        left.set(yticks=[], ylabel=f"B = {size}", ylim=(-0.2 * height, 1.1 * height))
+        part = (1 - 1 / size) * between
+        share = f"{within + part:.0f} %"
+        right.barh(0, within, color=BLUE, height=0.5)
+        right.barh(0, part, left=within, color=ORANGE, height=0.5, hatch="///", edgecolor="white")
+        right.axvline(100, color=BLACK, ls="--", lw=1.2, clip_on=False)
+        right.text(103, 0, share, va="center", fontsize=10)
+        right.set(yticks=[], ylim=(-0.5, 0.5), xlim=(0, 122), xticks=range(0, 101, 20))
+        words.append(f"{share} at B = {size}")
+    axes[-1, 0].set_xlabel("value before the layer")
+    axes[-1, 1].set_xlabel("variance of a batch, on average (% of all images')")
+    axes[0, 0].set_title("one batch (gray), its images (lines), their means (▲)", fontsize=10)
+    axes[0, 1].set_title("within images (plain), between them (striped)", fontsize=10)
+    axes[0, 1].text(99, 0.33, f"all {len(channel)} ", ha="right", va="center", fontsize=9)
+    return fig, (
+        f"Variance of a batch, on average, as a share of that of all {len(channel)} images: "
+        f"{', '.join(words)}. In each, {within:.0f} points are within images."
+    )
 
 
 def feature_maps(a: Tensor, b: Tensor, names: tuple[str, str], photo: Tensor | None = None):

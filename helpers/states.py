@@ -24,8 +24,9 @@ def agreement(batchnorm: Callable) -> Agreement:
     """State → what agrees with nn.BatchNorm2d: the outputs "train" and "eval", and each buffer.
 
     `batchnorm(x, state, training, momentum, eps)` returns the output (N,C,H,W) and updates `state`,
-    a dict like the layer's state_dict, in place. Three batches in train mode, then one in eval
-    mode, all float64; "agrees" is to 1e-12. What a state does not have, it leaves out.
+    a dict like the layer's state_dict, in place. Three batches that need a gradient in train mode,
+    then one in eval mode, all float64; "agrees" is to 1e-12, and a buffer that needs a gradient
+    does not. What a state does not have, it leaves out.
     """
     return {name: _agreement(batchnorm, _layer(name)) for name in STATES}
 
@@ -65,11 +66,13 @@ def _agreement(batchnorm: Callable, layer: nn.BatchNorm2d) -> dict[str, bool]:
     state = {name: tensor.detach().clone() for name, tensor in layer.state_dict().items()}
     generator, agree = torch.Generator().manual_seed(0), {}
     for mode in ("train", "train", "train", "eval"):
-        x = _batch(generator)
+        x = _batch(generator).requires_grad_()
         wanted = layer.train(mode == "train")(x).detach()
         pairs = {mode: (wanted, batchnorm(x, state, layer.training, layer.momentum, layer.eps))}
         pairs |= {name: (layer.state_dict()[name], state[name]) for name in STORED if name in state}
         for name, (a, b) in pairs.items():
-            same = torch.allclose(a.double(), b.double(), rtol=1e-12, atol=1e-12)
+            same = torch.allclose(a.double(), b.detach().double(), rtol=1e-12, atol=1e-12)
+            if name in STORED:
+                same &= not b.requires_grad
             agree[name] = agree.get(name, True) and same
     return {name: agree[name] for name in (*OUTPUTS, *STORED) if name in agree}

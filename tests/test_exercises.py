@@ -6,6 +6,8 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+import wrong_batchnorm
+import wrong_frozen_batchnorm
 from nbclient import NotebookClient
 
 from helpers import exercises
@@ -15,7 +17,7 @@ from helpers.tasks import TASKS, Verdict
 
 
 def answer(key):
-    namespace = {}
+    namespace = {"torch": torch, "nn": torch.nn}
     exec(TASKS[key].solution, namespace)
     return list(namespace.values())[-1]
 
@@ -91,6 +93,7 @@ WRONG = {
         (lambda v, t, e: math.sqrt((v + t) / (v + e)), "your code raises"),
     ],
 }
+WRONG |= wrong_batchnorm.WRONG | wrong_frozen_batchnorm.WRONG
 CASES = [(key, attempt, says) for key, cases in WRONG.items() for attempt, says in cases]
 
 

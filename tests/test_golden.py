@@ -88,6 +88,8 @@ def test_cases_are_the_files_as_tensors():
     }
     assert case.x.tolist() == GOLDEN["x"] and case.dy.tolist() == GOLDEN["dy"]
     assert case.y.tolist() == recorded["train_y"] and case.dx.tolist() == recorded["train_dx"]
+    assert case.dgamma.tolist() == recorded["train_dgamma"]
+    assert CASES["scaleF_centerF"].dgamma is None and CASES["scaleF"].dbeta is not None
     assert {name: case.before[name].tolist() for name in STATE} == GOLDEN["params"]
     for name in STATISTICS:
         assert case.after_backward[name].tolist() == recorded["train_state_after_backward"][name]

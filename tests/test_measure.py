@@ -1,5 +1,8 @@
 """What autograd keeps for a backward pass, against sums made by hand."""
 
+import gc
+import weakref
+
 import torch
 from torch import nn
 
@@ -31,6 +34,17 @@ def test_a_storage_counts_once_and_whole():
     a = x()
     assert kept_for_backward(lambda a: a.sin() + a.cos(), a)[1] == a.nbytes
     assert kept_for_backward(lambda a: a[:1].sin() + a[1:].cos(), a)[1] == a.nbytes
+
+
+def test_nothing_is_left_behind():
+    y, _ = kept_for_backward(torch.relu, x())
+    output = weakref.ref(y)
+    gc.disable()
+    try:
+        del y
+        assert output() is None
+    finally:
+        gc.enable()
 
 
 def test_relu_keeps_its_output_and_a_convolution_its_input_and_weight():

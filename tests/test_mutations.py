@@ -29,6 +29,8 @@ class Mutation(NamedTuple):
 
 # The first is the quick one, which `make test` runs, too.
 FIRST = "01_two_backbones"
+SECOND = "02_batchnorm"
+THIRD = "03_frozen_batchnorm"
 MUTATIONS = [
     Mutation(FIRST, "eps of 2020", "detector_body(eps=0.0)", "detector_body(eps=1e-5)"),
     Mutation(FIRST, "plotted map", "a.mean(0), b.mean(0)", "a.mean(0), 2 * b.mean(0)"),
@@ -52,6 +54,84 @@ MUTATIONS = [
         '"December 2020": _resnet(RUNNING, EPS_0)',
         '"December 2020": _resnet(RUNNING, FROZEN)',
         "helpers/side_by_side.py",
+    ),
+    Mutation(SECOND, "variance stored", "correction=stored)", "correction=0)"),
+    Mutation(
+        SECOND,
+        "momentum turned round",
+        "(1 - share) * state[name] + share * value",
+        "share * state[name] + (1 - share) * value",
+    ),
+    Mutation(
+        SECOND,
+        "way to freeze",
+        "probe(FrozenBatchNorm2d(16))",
+        "probe(nn.BatchNorm2d(16).eval())",
+    ),
+    Mutation(
+        SECOND,
+        "plotted map",
+        "fig, description = feature_maps(a, b,",
+        "fig, description = feature_maps(b, a,",
+    ),
+    Mutation(SECOND, "plotted batch sizes", "sizes=(1, 2, 8, 64)", "sizes=(1, 2, 16, 64)"),
+    Mutation(
+        SECOND,
+        "MXNet's momentum",
+        "momentum * s[name] + (1 - momentum) * new.detach()",
+        "(1 - momentum) * s[name] + momentum * new.detach()",
+    ),
+    Mutation(
+        SECOND, "option", "Weight and bias only.", "Weight only.", "helpers/questions/batchnorm.py"
+    ),
+    Mutation(
+        SECOND,
+        "law of total variance",
+        "self.within + (1 - 1 / self._size(size)) * self.between",
+        "self.within + self.between",
+        "helpers/batches.py",
+    ),
+    Mutation(
+        SECOND,
+        "crops",
+        "size: int = 96, seed: int = 0",
+        "size: int = 96, seed: int = 1",
+        "helpers/batches.py",
+    ),
+    Mutation(
+        SECOND,
+        "presets",
+        "PRESETS = (1, 2, 8, 64)",
+        "PRESETS = (1, 4, 8, 64)",
+        "helpers/explorers/batch.py",
+    ),
+    Mutation(
+        SECOND,
+        "recorded number",
+        "0.1493625044822693",
+        "0.2493625044822693",
+        "data/golden/mxnet_first_layer.json",
+    ),
+    Mutation(THIRD, "mend's sign", "t + (0.0 - 1e-5)", "t - (0.0 - 1e-5)"),
+    Mutation(THIRD, "scalpel", "v[~wrong] += 1e-3 - 1e-5", "v[~wrong] += 1e-3 - 2e-5"),
+    Mutation(
+        THIRD, "eps of the frozen layer", "freeze(lite0, eps=1e-5)", "freeze(lite0, eps=2e-5)"
+    ),
+    Mutation(
+        THIRD, "plotted variances", "v, number = m.running_var[", "v, number = m.weight.data["
+    ),
+    Mutation(
+        THIRD, "plotted memory", "kept(network, large) / 2**20", "kept(network, large) / 10**6"
+    ),
+    Mutation(THIRD, "what counts as kept", "if tensor.shape not in weights", "if tensor.ndim"),
+    Mutation(THIRD, "cast", "scale.to(x.dtype), shift.to(x.dtype)", "scale, shift"),
+    Mutation(THIRD, "stale gradient", "False)  # too late", "True)  # too late"),
+    Mutation(
+        THIRD,
+        "option",
+        "The 509 of a variance above 0",
+        "The 500 of a variance above 0",
+        "helpers/questions/frozen_batchnorm.py",
     ),
 ]
 

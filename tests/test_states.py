@@ -9,7 +9,17 @@ CHANNELS = (0, 2, 3)
 
 
 def batchnorm(
-    x, state, training, momentum, eps, divide=0, store=1, turned=False, outside=False, count=1
+    x,
+    state,
+    training,
+    momentum,
+    eps,
+    divide=0,
+    store=1,
+    turned=False,
+    outside=False,
+    count=1,
+    graph=False,
 ):
     mean, var = state.get("running_mean"), state.get("running_var")
     if training or mean is None:
@@ -19,6 +29,7 @@ def batchnorm(
         share = 1 / int(state["num_batches_tracked"]) if momentum is None else momentum
         share = 1 - share if turned else share
         for name, new in ("running_mean", mean), ("running_var", x.var(CHANNELS, correction=store)):
+            new = new if graph else new.detach()
             state[name] = (1 - share) * state[name] + share * new
     root = var.sqrt() + eps if outside else (var + eps).sqrt()
     scale = state.get("weight", 1) / root
@@ -48,6 +59,7 @@ def test_the_right_one_agrees_in_every_state():
         ({"turned": True}, ["eval", "running_mean", "running_var"]),
         ({"outside": True}, ["train", "eval"]),
         ({"count": 2}, ["num_batches_tracked"]),
+        ({"graph": True}, ["running_mean", "running_var"]),
     ],
 )
 def test_an_error_is_seen_where_it_is(errors, wrong):

@@ -1,11 +1,12 @@
 """An exercise as data: a checker that names the mistake, hints, a solution."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 import torch
+from torch import Tensor
 
 _WORDS = {True: "Right", False: "Not yet", None: "Not attempted yet"}
 
@@ -60,6 +61,12 @@ RETURNS_NOTHING = Verdict(
 )
 
 
+_CHANGED = (
+    "your function changes its argument in place, and a second call would start from the changed "
+    "values: return a new tensor."
+)
+
+
 def is_bool(value) -> bool:
     return isinstance(value, bool) or (
         getattr(value, "shape", None) == () and str(value.dtype).endswith("bool")
@@ -78,33 +85,58 @@ def formula_checker(right: Callable, praise: str, mistakes: tuple[tuple[str, Cal
     variance = torch.tensor([2.0, 0.1, 1e-2, 2e-3], dtype=torch.float64)
     pairs = (1e-3, 1e-5), (1e-5, 1e-3), (1e-5, 1e-4)
 
+    def otherwise(answer):
+        return (
+            "for running_var 0.1, eps_trained 1e-3 and eps_layer 1e-5 the answer is "
+            f"{right(variance, *pairs[0])[1]:.5f}, and yours is {answer[1]:.5f}."
+        )
+
+    cases = [(variance, *eps) for eps in pairs]
+    return same_formula(cases, right, praise, mistakes, otherwise, "one value for each channel")
+
+
+def same_formula(
+    cases: Sequence[tuple],
+    right: Callable,
+    praise: str,
+    mistakes: tuple[tuple[str, Callable], ...],
+    otherwise: Callable[[Tensor], str],
+    holding: str,
+):
+    """A checker of functions that map each of `cases`, a tuple of arguments, to a tensor.
+
+    It compares with the formula `right`, and with the wrong ones, each after what to say of it;
+    `otherwise` says what to make of another answer to the first case, `holding` what the tensor
+    has to hold.
+    """
+
+    def clones(arguments):
+        return [a.clone() if isinstance(a, Tensor) else a for a in arguments]
+
     def checker(attempt) -> Verdict:
-        given = [variance.clone() for _ in pairs]
-        answers = [attempt(v, *eps) for v, eps in zip(given, pairs, strict=True)]
+        given = [clones(case) for case in cases]
+        answers = [attempt(*arguments) for arguments in given]
         if all(is_empty(answer) for answer in answers):
             return RETURNS_NOTHING
-        if any(not torch.equal(v, variance) for v in given):
-            return Verdict(
-                False,
-                "your function changes `running_var` in place, and a second call would start "
-                "from the changed values: return a new tensor.",
-            )
-        if not all(has_shape(answer, variance.shape) for answer in answers):
-            return Verdict(False, "return a tensor with one value for each channel.")
+        for case, arguments in zip(cases, given, strict=True):
+            for before, after in zip(case, arguments, strict=True):
+                if isinstance(before, Tensor) and not torch.equal(before, after):
+                    return Verdict(False, _CHANGED)
+        wanted = [right(*case) for case in cases]
+        if not all(has_shape(a, w.shape) for a, w in zip(answers, wanted, strict=True)):
+            return Verdict(False, f"return a tensor with {holding}.")
 
         def follow(formula) -> bool:
-            wanted = torch.stack([formula(variance, *eps) for eps in pairs])
-            return torch.allclose(torch.stack(answers).to(wanted), wanted, rtol=1e-6, atol=0)
+            return all(
+                torch.allclose(a.to(w), w, rtol=1e-6, atol=0)
+                for a, w in zip(answers, (formula(*case) for case in cases), strict=True)
+            )
 
         if follow(right):
             return Verdict(True, praise)
         for mistake, formula in mistakes:
             if follow(formula):
                 return Verdict(False, mistake)
-        return Verdict(
-            False,
-            "for running_var 0.1, eps_trained 1e-3 and eps_layer 1e-5 the answer is "
-            f"{right(variance, *pairs[0])[1]:.5f}, and yours is {answers[0][1]:.5f}.",
-        )
+        return Verdict(False, otherwise(answers[0]))
 
     return checker
