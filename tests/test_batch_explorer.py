@@ -436,13 +436,14 @@ def test_the_output_carries_a_sentence_and_a_picture_for_where_widgets_cannot_ru
     monkeypatch.setattr(module, "display", lambda data, **options: shown.append((data, options)))
     explorer._ipython_display_()
     data, options = shown[0]
-    assert data["text/plain"] == sentence_in(explorer.frames[0])
+    presets = [sentence_in(frame) for frame in explorer.frames[: len(module.PRESETS)]]
+    assert data["text/plain"].splitlines() == presets and len(set(presets)) == 4
     assert not re.search("0x|Model|IPY|object at", data["text/plain"])
     assert base64.b64decode(data["image/png"]) == png_in(explorer.frames[0])
     assert "application/vnd.jupyter.widget-view+json" in data and options["raw"]
 
 
-def test_the_text_stays_that_of_the_first_preset_whatever_is_shown(explorer):
+def test_the_text_stays_that_of_the_presets_whatever_is_shown(explorer):
     before = explorer.text, explorer.png
     explorer.size.value = 16
     explorer.stage.value = "layer3"

@@ -71,8 +71,8 @@ MUTATIONS = [
     Mutation(
         SECOND,
         "plotted map",
-        "fig, description = feature_maps(a, b,",
-        "fig, description = feature_maps(b, a,",
+        "feature_maps(a[most], b[most]",
+        "feature_maps(b[most], a[most]",
     ),
     Mutation(SECOND, "plotted batch sizes", "sizes=(1, 2, 8, 64)", "sizes=(1, 2, 16, 64)"),
     Mutation(

@@ -33,6 +33,8 @@ STYLE = f"""<style>
 .batch-explorer {{ max-width: {PIXELS}px; color: var(--jp-content-font-color1, inherit); }}
 .batch-explorer .widget-toggle-buttons {{ display: flex; margin-bottom: 6px; }}
 .batch-explorer .widget-toggle-buttons .widget-toggle-button {{ width: auto; min-width: 4em; }}
+.batch-explorer .widget-button {{ padding: 0 6px; }}
+.batch-explorer .widget-readout {{ pointer-events: none; -webkit-user-modify: read-only; }}
 .batch-explorer .widget-html {{ width: 100%; margin: 0; }}
 .batch-explorer .widget-html-content {{ flex: 1; }}
 .batch-explorer .batch-picture {{ width: 100%; aspect-ratio: {PIXELS} / {HEIGHT};
@@ -96,8 +98,8 @@ class BatchExplorer(Live):
 
     `network`: "resnet50", "lite0", a model that helpers.batches.collect takes, which then runs once
     on helpers.batches.crops(), or what `collect` has returned. No control runs the network. It
-    starts at the channel with the largest share of between-image variance. Its text/plain is the
-    first preset's sentence, and that frame's picture stands in for the widgets where they cannot
+    starts at the channel with the largest share of between-image variance. Its text/plain holds the
+    presets' sentences, and the first frame's picture stands in for the widgets where they cannot
     run. `state` is what the controls say, `frames` the presets' HTML and the live one, `message`
     the latest bad input.
 
@@ -184,11 +186,11 @@ class BatchExplorer(Live):
         return self._found[self.stage.value]
 
     def _draw_presets(self) -> tuple[bytes, str]:
-        """Fill the presets' frames for the channel shown; picture and sentence of the first."""
+        """Fill the presets' frames for the channel shown; the first's picture, all sentences."""
         drawn = [picture(State(*self._shown[:2], size)) for size in self._presets]
         for view, (png, sentence) in zip(self._views, drawn, strict=False):
             view.value = frame(png, sentence)
-        return drawn[0]
+        return drawn[0][0], "\n".join(sentence for _, sentence in drawn)
 
     def _draw(self) -> None:
         """Show as "custom" what the controls say; after bad input only say why not."""
