@@ -24,12 +24,17 @@ PRESETS = {
 OTHERS = ("deeplabv3_resnet50", "resnet50", "mobilenet_v3_large", "efficientnet_v2_s", "vit_b_16")
 HEADER = ("layers", "number", "class", "channels", "eps", "momentum", "mode", "affine", "variance")
 
+# Without the second, JupyterLab takes the arrow keys to go to the next cell.
+SCROLLS = 'tabindex="0" data-lm-suppress-shortcuts="true"'
+
 STYLE = f"""<style>
+.audit-explorer .widget-toggle-buttons {{ display: flex; }}
+.audit-explorer .audit-layers td + td {{ white-space: nowrap; }}
 .audit-explorer {{ max-width: {PIXELS}px; color: var(--jp-content-font-color1, inherit); }}
 .audit-explorer .widget-toggle-buttons .widget-toggle-button {{ width: auto; }}
 .audit-explorer .widget-html {{ width: 100%; margin: 0; }}
 .audit-explorer .widget-html-content {{ flex: 1; min-width: 0; }}
-.audit-explorer .audit-words {{ line-height: 1.4; height: 15em; overflow: auto; margin: 6px 0; }}
+.audit-explorer .audit-words {{ line-height: 1.4; height: 13em; overflow: auto; margin: 6px 0; }}
 .audit-explorer .audit-layers {{ line-height: 1.4; height: 11em; overflow: auto; margin: 6px 0; }}
 .audit-explorer .audit-layers th, .audit-explorer .audit-layers td {{ text-align: left;
   padding: 1px 0.8em 1px 0; vertical-align: top; font-size: 0.9em; }}
@@ -164,8 +169,8 @@ def frame(found: Audit | None) -> str:
     """
     words = UNTOUCHED if found is None else found._repr_html_()
     return (
-        '<div class="audit-words" role="status" tabindex="0" aria-label="findings">'
-        f'{words}</div><div class="audit-layers" role="region" tabindex="0" '
+        f'<div class="audit-words" role="status" {SCROLLS} aria-label="findings">'
+        f'{words}</div><div class="audit-layers" role="region" {SCROLLS} '
         f'aria-label="layers">{"" if found is None else _table(found.layers)}</div>'
     )
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-pytest.register_assert_rewrite("lab", "widgets")
+pytest.register_assert_rewrite("lab", "widgets", "explorers")
 
+from explorers import EXPLORERS  # noqa: E402
 from lab import Lab, find_chromium, headless  # noqa: E402
 
 
@@ -23,3 +24,8 @@ def lab(chromium, tmp_path_factory):
     lab = Lab(tmp_path_factory.mktemp("lab"))
     yield lab
     lab.stop()
+
+
+@pytest.fixture(scope="module", params=EXPLORERS)
+def notebook(request):
+    return request.param

@@ -17,14 +17,20 @@ from nbformat.sign import NotebookNotary
 from playwright.sync_api import expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOK = ROOT / "notebooks" / "01_two_backbones.ipynb"
 SECONDS = 60  # that a slow machine may take for one thing
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ABOUT_ITSELF = "strict mode: use allowUnionTypes"  # embed.js on its own schema
+# A widget that ran tries to tell its kernel of every change; the debugger asks for its state.
+KERNEL_MISSED = "Cannot send|Could not restore the debugger state"
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-background-networking --no-first-run "
     "--disable-component-update --disable-sync --disable-quic"
 )
+
+
+def stored(notebook: str) -> Path:
+    """The committed file."""
+    return ROOT / "notebooks" / f"{notebook}.ipynb"
 
 
 def find_chromium() -> str:
@@ -106,7 +112,7 @@ class Lab:
         self._process.wait(SECONDS)
 
     @contextmanager
-    def open(self, browser, name: str, source: Path = NOTEBOOK, trust: bool | None = True, **page):
+    def open(self, browser, name: str, source: Path, trust: bool | None = True, **page):
         """A copy of the notebook, open in a page, and a kernel that has run nothing yet.
 
         `trust` None leaves that as it is: JupyterLab knows a notebook it trusts by its content.
@@ -153,6 +159,12 @@ class Mouse:
         control.fill(text)
         control.blur()
 
+    def slide(self, control, index):
+        track = control.locator("xpath=ancestor::*[contains(@class, 'noUi-base')]")
+        part = index / float(control.get_attribute("aria-valuemax"))
+        width, height = (track.bounding_box()[side] for side in ("width", "height"))
+        track.click(position={"x": part * width, "y": height / 2}, force=True)
+
 
 class Keyboard:
     """Works a control by keys alone, from wherever the focus is."""
@@ -186,6 +198,12 @@ class Keyboard:
         control.page.keyboard.press("ControlOrMeta+a")
         control.page.keyboard.type(text)
         control.page.keyboard.press("Tab")
+
+    def slide(self, control, index):
+        self.reach(control)
+        steps = index - round(float(control.get_attribute("aria-valuenow")))
+        for _ in range(abs(steps)):
+            control.page.keyboard.press("ArrowRight" if steps > 0 else "ArrowLeft")
 
 
 hands = pytest.mark.parametrize("hand", [Mouse(), Keyboard()], ids=["mouse", "keyboard"])

@@ -1,4 +1,4 @@
-"""The notebook run from top to bottom: every control, by mouse and by keyboard alone."""
+"""The notebooks run from top to bottom: every control, by mouse and by keyboard alone."""
 
 import hashlib
 import io
@@ -8,25 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from lab import hands, menu, run
+from explorers import (
+    AUDIT,
+    BATCH,
+    EXPLORERS,
+    NORM,
+    audit_shows,
+    batch_shows,
+    gain_shows,
+    largest,
+    shows,
+    statistics,
+)
+from lab import KERNEL_MISSED, Keyboard, Mouse, hands, menu, run, shut_down, stored
 from PIL import Image
 from playwright.sync_api import expect
-from widgets import (
-    CONTRAST,
-    CUT_OFF,
-    LAYOUT,
-    button,
-    gain_shows,
-    labelled,
-    largest,
-    layout,
-    shows,
-    switches,
-)
+from widgets import CONTRAST, CUT_OFF, LAYOUT, answers, button, labelled, layout, soon
 
-from helpers import backbones
 from helpers.backbones import STAGES
-from helpers.explorers import gain
+from helpers.explorers.batch import SIZES
 from helpers.side_by_side import PRESETS, Side
 
 pytestmark = pytest.mark.browser
@@ -35,9 +35,15 @@ A_KINDS = ("batch statistics", "frozen", "frozen, eps 1e-5", "folded", "identity
 B_KINDS = ("frozen, eps 0", "identity", "folded", "running statistics", "batch statistics")
 
 
+def of(*notebooks):
+    """Only in the pages of these notebooks."""
+    return pytest.mark.parametrize("notebook", notebooks, indirect=True)
+
+
 @pytest.fixture(scope="module")
-def page(lab, browser):
-    with lab.open(browser, "live") as page:
+def page(lab, browser, notebook):
+    path = stored(notebook)
+    with lab.open(browser, f"{notebook}-live", path, known=KERNEL_MISSED) as page:
         run(page, "Run All Cells")
         yield page
 
@@ -45,10 +51,18 @@ def page(lab, browser):
 @pytest.fixture
 def explorer(page):
     """The NormExplorer at its preset "Today"."""
-    box = page.locator(".norm-explorer")
+    box = NORM.box(page)
     button(box, "Today").click()
     shows(box, TODAY)
     return box
+
+
+@pytest.fixture
+def narrow(page):
+    before = page.viewport_size
+    page.set_viewport_size(before | {"width": 760})
+    yield
+    page.set_viewport_size(before)
 
 
 def test_it_ran_without_an_error(page):
@@ -56,9 +70,15 @@ def test_it_ran_without_an_error(page):
     expect(page.locator(wrong)).to_have_count(0)
 
 
+def test_presets_switch(page, notebook):
+    for explorer in EXPLORERS[notebook]:
+        explorer.switches(page, Mouse())
+
+
+@of("01_two_backbones")
 @hands
-def test_presets_switch_and_set_the_controls(explorer, hand):
-    switches(explorer, hand)
+def test_presets_set_the_controls(page, explorer, hand):
+    NORM.switches(page, hand)
     last = [*PRESETS.values()][-1]
     for letter, side in (("A", last.a), ("B", last.b)):
         values = [side.network, *side.kinds]
@@ -66,6 +86,7 @@ def test_presets_switch_and_set_the_controls(explorer, hand):
             expect(labelled(explorer, f"{letter}: {name}")).to_have_value(value)
 
 
+@of("01_two_backbones")
 @hands
 def test_every_control_changes_picture_numbers_and_sentence(explorer, hand):
     before, state = layout(explorer), TODAY
@@ -107,6 +128,7 @@ def test_every_control_changes_picture_numbers_and_sentence(explorer, hand):
     now(a=replace(state.a, network="Lite0"), b=replace(state.b, network="Lite0"))
 
 
+@of("01_two_backbones")
 @hands
 def test_uploads(page, explorer, hand):
     before = layout(explorer)
@@ -129,40 +151,134 @@ def test_uploads(page, explorer, hand):
         assert explorer.evaluate(LAYOUT) == before
 
 
+@of("01_two_backbones", "03_frozen_batchnorm")
 @hands
-def test_every_control_of_the_gain_explorer(page, hand):
+def test_every_control_of_the_gain_explorer(page, notebook, hand):
+    network, layer, other = {
+        "01_two_backbones": ("ResNet-50", "layer1.0.bn1", "Lite0"),
+        "03_frozen_batchnorm": ("Lite0", "layer4.2.layers.1.1", "ResNet-50"),
+    }[notebook]
     box = page.locator(".gain-explorer")
     button(box, "1e-3").click()
     before = layout(box)
     hand.enter(labelled(box, "custom eps"), "0.01")
-    gain_shows(box, "bn1", 0.01)
-    hand.choose(labelled(box, "layer"), "layer1.0.bn1")
-    gain_shows(box, "layer1.0.bn1", 0.01)
+    gain_shows(box, network, eps=0.01)
+    hand.choose(labelled(box, "layer"), layer)
+    gain_shows(box, network, layer, eps=0.01)
     hand.enter(labelled(box, "custom eps"), "little")
     expect(box.locator(".gain-error")).to_contain_text("not 'little'")
-    gain_shows(box, "layer1.0.bn1", 0.01)
+    gain_shows(box, network, layer, eps=0.01)
     assert box.evaluate(LAYOUT) == before
     hand.enter(labelled(box, "custom eps"), "1e-5")
-    hand.choose(labelled(box, "network"), "Lite0")
-    gain_shows(box, gain.channels(backbones.load("lite0")).most_affected(), 1e-5, "Lite0")
-    hand.choose(labelled(box, "network"), "ResNet-50")
-    gain_shows(box, "bn1", 1e-5)
+    for chosen in (other, network):
+        hand.choose(labelled(box, "network"), chosen)
+        gain_shows(box, chosen, eps=1e-5)
+        assert box.evaluate(LAYOUT) == before
+
+
+@of("02_batchnorm")
+@hands
+def test_every_control_of_the_batch_explorer(page, hand):
+    box = BATCH.box(page)
+    button(box, "2").click()
+    before, state = layout(box), {"size": 2}
+
+    def now(**change):
+        state.update(change)
+        batch_shows(box, **state)
+        expect(button(box, "custom")).to_have_class(re.compile("mod-active"))
+        expect(box.locator(".batch-error")).to_be_empty()
+        assert box.evaluate(LAYOUT) == before
+
+    for size in (32, 4):
+        hand.slide(box.get_by_role("slider"), SIZES.index(size))
+        now(size=size)
+    for number in (1, 2):
+        hand.press(button(box, "another batch"))
+        now(number=number)
+    hand.choose(labelled(box, "stage"), "layer3")
+    shares = statistics()["layer3"].between_share
+    now(stage="layer3", channel=shares.argmax())
+    hand.press(button(box, "smallest between-image share"))
+    now(channel=shares.argmin())
+    hand.press(button(box, "largest between-image share"))
+    now(channel=shares.argmax())
+    for typed, channel in (("5", 5), ("9999", len(shares) - 1), ("-1", 0)):
+        hand.enter(labelled(box, "channel"), typed)
+        expect(labelled(box, "channel")).to_have_value(str(channel))
+        now(channel=channel)
+    hand.press(button(box, "8"))
+    batch_shows(box, **state | {"size": 8, "number": 0})
+    expect(box.get_by_role("slider")).to_have_attribute("aria-valuenow", f"{SIZES.index(8)}.0")
+    hand.choose(labelled(box, "stage"), "stem")
+    now(stage="stem", channel=28, size=8, number=0)
+
+
+@of("03_frozen_batchnorm")
+@hands
+def test_every_control_of_the_audit_explorer(page, hand):
+    box = AUDIT.box(page)
+    button(box, "v2").click()
+    before = layout(box)
+    builder, weights = labelled(box, "builder"), labelled(box, "weights")
+    expect(builder).to_have_value("fasterrcnn_resnet50_fpn_v2")
+    for name in ("ssd300_vgg16", "resnet50"):
+        hand.choose(builder, name)
+        audit_shows(box, name, "pretrained")
+        assert box.evaluate(LAYOUT) == before
+    hand.choose(weights, "no weights")
+    audit_shows(box, "resnet50", "none")
+    hand.choose(weights, "COCO weights")
+    expect(box.locator(".audit-error")).to_contain_text("resnet50 has no weights 'coco'")
+    audit_shows(box, "resnet50", "none")
     assert box.evaluate(LAYOUT) == before
+    hand.choose(weights, "pretrained")
+    audit_shows(box, "resnet50", "pretrained")
+    expect(box.locator(".audit-error")).to_be_empty()
+    assert box.evaluate(LAYOUT) == before
+
+
+@of("03_frozen_batchnorm")
+@pytest.mark.usefixtures("narrow")
+def test_long_findings_scroll_by_keyboard(page):
+    box = AUDIT.box(page)
+    button(box, "MobileNetV3").click()
+    Keyboard().reach(findings := box.locator(".audit-words:visible"))
+    page.keyboard.press("ArrowDown")
+    soon(page, lambda: findings.evaluate("e => e.scrollTop ? [] : ['at the top']"))
+    expect(findings).to_be_focused()
 
 
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
-def test_readable_in_both_themes(page, theme, tmp_path):
+def test_readable_in_both_themes(page, notebook, theme, tmp_path):
     """No words cut off, none too faint. SCREENSHOTS=folder keeps the pictures to look at."""
-    button(page, "December 2020").click()
+    folder = Path(os.environ.get("SCREENSHOTS", tmp_path))
+
+    def look(box, name):
+        layout(box)
+        page.screenshot(path=folder / f"{notebook}-{theme}-{name}.png")
+        assert box.evaluate(CUT_OFF) == []
+        assert [text for text, contrast in box.evaluate(CONTRAST) if contrast < 4.5] == []
+
     menu(page, "Settings", "Theme", f"JupyterLab {theme}")
     expect(page.locator("body")).to_have_attribute("data-jp-theme-name", f"JupyterLab {theme}")
     expect(page.locator("#jupyterlab-splash")).to_have_count(0)
-    folder = Path(os.environ.get("SCREENSHOTS", tmp_path))
-    page.locator(".jp-Cell").first.scroll_into_view_if_needed()
-    page.screenshot(path=folder / f"top-{theme}.png")
-    for name in ("norm-explorer", "gain-explorer", "helpers-question"):
-        box = page.locator(f".{name}").first
-        layout(box)
-        page.screenshot(path=folder / f"{name}-{theme}.png")
-        assert box.evaluate(CUT_OFF) == []
-        assert [text for text, contrast in box.evaluate(CONTRAST) if contrast < 4.5] == []
+    look(page.locator(".helpers-question").first, "question")
+    for explorer in EXPLORERS[notebook]:
+        for number, (preset, shown) in enumerate(explorer.presets.items()):
+            button(box := explorer.box(page), preset).click()
+            shown(box)
+            look(box, f"{explorer.name}-{number}")
+
+
+@of("02_batchnorm", "03_frozen_batchnorm")  # 01 is in test_without_kernel.py
+def test_last_of_all_presets_still_switch_when_the_kernel_is_shut_down(page, notebook):
+    for explorer in EXPLORERS[notebook]:
+        explorer.change(explorer.box(page), Mouse())
+        explorer.custom(explorer.box(page))
+    shut_down(page)
+    for explorer in EXPLORERS[notebook]:
+        explorer.switches(page, Mouse())
+        button(explorer.box(page), "custom").click()
+        explorer.custom(explorer.box(page))
+    answers(page, notebook, Mouse())

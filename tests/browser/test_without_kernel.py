@@ -1,30 +1,26 @@
-"""After the explorer has run: the kernel shut down, and the notebook saved and opened again."""
-
-from dataclasses import replace
+"""After an explorer has run: the kernel shut down, and the notebook saved and opened again."""
 
 import pytest
-from lab import Keyboard, Mouse, run, shut_down
+from explorers import EXPLORERS
+from lab import KERNEL_MISSED, Keyboard, Mouse, run, shut_down, stored
 from playwright.sync_api import expect
-from widgets import answers, button, gain_switches, labelled, shows, switches
-
-from helpers.side_by_side import PRESETS
+from widgets import answers, button
 
 pytestmark = pytest.mark.browser
-# A widget that ran tries to tell its kernel of every change; the debugger asks for its state.
-KERNEL_MISSED = "Cannot send|Could not restore the debugger state"
-LAST = replace(PRESETS["December 2020"], photo="coffee")
+NOTEBOOK = "01_two_backbones"
+*OTHERS, EXPLORER = EXPLORERS[NOTEBOOK]
 
 
 @pytest.fixture(scope="module")
 def page(lab, browser):
-    """All has run up to the explorer; it shows LAST, is saved, and the kernel is shut down."""
-    with lab.open(browser, "saved", known=KERNEL_MISSED) as page:
-        explorer = page.locator(".norm-explorer")
-        page.locator(".jp-CodeCell", has=explorer).locator(".jp-InputArea").click()
+    """All has run up to the explorer; it was changed, saved, and the kernel is shut down."""
+    with lab.open(browser, "saved", stored(NOTEBOOK), known=KERNEL_MISSED) as page:
+        box = EXPLORER.box(page)
+        page.locator(".jp-CodeCell", has=box).locator(".jp-InputArea").click()
         run(page, "Run All Above Selected Cell")
         run(page, "Run Selected Cell")
-        Mouse().choose(labelled(explorer, "photo"), "coffee")
-        shows(explorer, LAST)
+        EXPLORER.change(box, Mouse())
+        EXPLORER.custom(box)
         page.keyboard.press("ControlOrMeta+s")
         expect(page.locator(".jp-mod-current.jp-mod-dirty")).to_have_count(0)
         shut_down(page)
@@ -32,13 +28,13 @@ def page(lab, browser):
 
 
 def still_there(page):
-    explorer = page.locator(".norm-explorer")
-    switches(explorer, Mouse())
-    button(explorer, "custom").click()
-    shows(explorer, LAST)
-    switches(explorer, Keyboard())
-    gain_switches(page.locator(".gain-explorer"), Mouse())
-    answers(page, Mouse())
+    EXPLORER.switches(page, Mouse())
+    button(EXPLORER.box(page), "custom").click()
+    EXPLORER.custom(EXPLORER.box(page))
+    EXPLORER.switches(page, Keyboard())
+    for other in OTHERS:
+        other.switches(page, Mouse())
+    answers(page, NOTEBOOK, Mouse())
 
 
 def test_presets_still_switch_when_the_kernel_is_shut_down(page):
