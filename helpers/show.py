@@ -198,6 +198,59 @@ def batch_picture(channel: Statistics, sizes: Sequence[int]):
     )
 
 
+def block_picture(blocks: Mapping[str, Sequence[tuple[Tensor, bool]]], limit: float):
+    """Every channel at its running variance, layer by layer; per block, how many below `limit`.
+
+    `blocks`: block → its layers in order, each as running variances (C,) and whether to mark them:
+    marked ones are orange triangles. Channels of variance 0 have no place on the log axis, and are
+    not counted as below. Returns the figure and its description.
+    """
+    fig, axes = figure(height=4.4)
+    values = [v.detach().double() for layers in blocks.values() for v, _ in layers]
+    lowest = min(v[v > 0].min().item() for v in values if (v > 0).any())
+    row, layer, ticks, words = min(lowest, limit) / 4, 0, [], []
+    for shaded, (block, layers) in enumerate(blocks.items()):
+        first, below = layer, 0
+        for v, marked in layers:
+            v = v.detach().double()
+            v = v[v > 0]
+            color, mark = (ORANGE, "^") if marked else (BLUE, "o")
+            axes.plot(layer + np.linspace(0.15, 0.85, len(v)), v, mark, color=color, ms=2.5)
+            below, layer = below + int((v < limit).sum()), layer + 1
+        if shaded % 2:
+            axes.axvspan(first, layer, color="#ececec", lw=0, zorder=0)
+        ticks.append((first + layer) / 2)
+        if below:
+            axes.text(ticks[-1], row, f"{below}", ha="center", va="center", fontsize=10)
+            words.append(f"{block} {below}")
+    axes.axhline(limit, color=BLACK, ls="--", lw=1.5)
+    axes.text(0.2, row, f"channels below {short(limit)}:", va="center", fontsize=10)
+    axes.set(yscale="log", xlim=(0, layer), ylim=(row / 2, None), ylabel="running variance")
+    axes.set_xticks(ticks, list(blocks), rotation=90, fontsize=9)
+    axes.tick_params(axis="x", length=0)
+    held = ", ".join(words) or "none"
+    return fig, (
+        f"Running variance of {sum(map(len, values)):,} channels in {layer} layers. Below "
+        f"{short(limit)}, by block: {held}."
+    )
+
+
+def bar_picture(values: Mapping[str, float], unit: str, quantity: str):
+    """A bar for each of `values`, its number beside it, rounded; the last bar stands out.
+
+    Returns the figure and its description.
+    """
+    fig, axes = figure(height=0.45 * len(values) + 1.2)
+    colors = [BLUE] * (len(values) - 1) + [ORANGE]
+    bars = axes.barh(list(values), list(values.values()), color=colors, height=0.6)
+    words = {name: f"{value:.0f} {unit}" for name, value in values.items()}
+    axes.bar_label(bars, list(words.values()), padding=4)
+    axes.set(xlim=(0, 1.17 * max(values.values())), xlabel=f"{quantity} ({unit})")
+    axes.invert_yaxis()
+    each = "; ".join(f"{name}: {number}" for name, number in words.items())
+    return fig, f"{quantity[:1].upper()}{quantity[1:]}. {each}."
+
+
 def feature_maps(a: Tensor, b: Tensor, names: tuple[str, str], photo: Tensor | None = None):
     """Maps A and B on one scale, their difference on its own with zero in the middle.
 

@@ -112,18 +112,17 @@ MUTATIONS = [
         "0.2493625044822693",
         "data/golden/mxnet_first_layer.json",
     ),
+    Mutation(THIRD, "eps of our layer", "self.eps = eps", "self.eps = 0.0"),
     Mutation(THIRD, "mend's sign", "t + (0.0 - 1e-5)", "t - (0.0 - 1e-5)"),
-    Mutation(THIRD, "scalpel", "v[~wrong] += 1e-3 - 1e-5", "v[~wrong] += 1e-3 - 2e-5"),
+    Mutation(THIRD, "scalpel", "v[~chosen(v)] += 1e-3 - 1e-5", "v[~chosen(v)] += 1e-3 - 2e-5"),
     Mutation(
         THIRD, "eps of the frozen layer", "freeze(lite0, eps=1e-5)", "freeze(lite0, eps=2e-5)"
     ),
     Mutation(
-        THIRD, "plotted variances", "v, number = m.running_var[", "v, number = m.weight.data["
+        THIRD, "plotted variances", "append((v, depthwise))", "append((m.weight.data, depthwise))"
     ),
-    Mutation(
-        THIRD, "plotted memory", "kept(network, large) / 2**20", "kept(network, large) / 10**6"
-    ),
-    Mutation(THIRD, "what counts as kept", "if tensor.shape not in weights", "if tensor.ndim"),
+    Mutation(THIRD, "plotted memory", "way: size / 2**20", "way: size / 10**6"),
+    Mutation(THIRD, "what counts as kept", "if at not in stays", "if at"),
     Mutation(THIRD, "cast", "scale.to(x.dtype), shift.to(x.dtype)", "scale, shift"),
     Mutation(THIRD, "stale gradient", "False)  # too late", "True)  # too late"),
     Mutation(

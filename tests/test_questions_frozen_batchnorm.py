@@ -36,16 +36,16 @@ def moved(network, step):
 
 
 def kept(network, x):
-    """Bytes that autograd keeps of a forward pass, each storage once, weights left out."""
-    weights, storages = {p.shape for p in network.parameters()}, {}
+    """Bytes that autograd keeps of a forward pass, parameters and buffers left out."""
+    stays = {tensor.untyped_storage().data_ptr() for tensor in network.state_dict().values()}
+    storages = {}
 
     def note(tensor):
-        if tensor.shape not in weights:
-            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
 
     with saved_tensors_hooks(note, lambda _: None):
         network(x)
-    return sum(storage.nbytes() for storage in storages.values())
+    return sum(storage.nbytes() for at, storage in storages.items() if at not in stays)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -80,7 +80,7 @@ def test_a_reloaded_detector_is_another_function():
     assert all(m.training and m.track_running_stats for m in layers)
 
 
-def test_few_channels_do_nearly_all_of_the_harm():
+def test_few_channels_put_the_last_stage_nearly_as_far_off_as_all():
     """Each layer gets the right eps channel by channel, here without the mend."""
     lite0 = load_lite0().double()
     images = lite0.normalize(load_all().double())
@@ -105,18 +105,17 @@ def test_few_channels_do_nearly_all_of_the_harm():
 
     _, right = layer4(lambda v: v < 0)
 
-    def harm(wrong):
+    def off(wrong):
         count, features = layer4(wrong)
         return count, ((features - right).abs().max() / right.abs().max()).item()
 
-    assert harm(lambda v: v >= 0) == (21_008, pytest.approx(0.224, abs=5e-4))
-    assert harm(lambda v: (v > 0) & (v < 1e-3)) == (509, pytest.approx(0.212, abs=1e-3))
-    assert harm(lambda v: v >= 1e-2) == (18_976, pytest.approx(0.024, abs=5e-4))
-    assert harm(lambda v: v == 0) == (130, pytest.approx(0, abs=1e-12))
+    assert off(lambda v: v >= 0) == (21_008, pytest.approx(0.224, abs=5e-4))
+    assert off(lambda v: (v > 0) & (v < 1e-3)) == (509, pytest.approx(0.212, abs=1e-3))
+    assert off(lambda v: (v >= 1e-3) & (v < 1e-2)) == (1_393, pytest.approx(0.157, abs=1e-3))
+    assert off(lambda v: (v == 0) | (v >= 1e-3)) == (20_499, pytest.approx(0.163, abs=1e-3))
+    assert off(lambda v: v >= 1e-2) == (18_976, pytest.approx(0.024, abs=5e-4))
+    assert off(lambda v: v == 0) == (130, pytest.approx(0, abs=1e-12))
     assert ((1e-2 + 1e-3) / (1e-2 + 1e-5)) ** 0.5 < 1.05
-
-    stem = [m.running_var for m in lite0.stem[0].modules() if isinstance(m, nn.BatchNorm2d)][0]
-    assert (stem == 0).sum() == 4 and 0.06 < stem[stem > 0].min() < 0.07
 
 
 def bodies():
@@ -137,6 +136,9 @@ def test_eval_saves_no_memory_and_freezing_does():
     assert kept(frozen, x) / 2**20 == pytest.approx(51.7, abs=0.1)
     with torch.no_grad():
         assert kept(ordinary, x) == 0
+    for body, mib in ((ordinary, 59.25), (frozen, 29.97)):
+        body[:5].requires_grad_(False)  # conv1, bn1 and layer1, as torchvision's detectors do
+        assert kept(body, x) / 2**20 == pytest.approx(mib, abs=0.1)
 
 
 def test_under_autocast_the_frozen_layer_keeps_more():

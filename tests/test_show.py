@@ -144,3 +144,41 @@ def test_variance_picture_counts_and_places_every_channel():
     x, y = top.lines[0].get_data()
     assert np.allclose(y, np.sqrt((x + 1e-3) / (x + 1e-5)) - 1)
     assert np.allclose(bottom.lines[0].get_xdata(), variances["stem"])
+
+
+def test_block_picture_places_every_channel_and_counts_the_small_ones_by_block():
+    blocks = {
+        "stem": [(torch.tensor([0.0, 1e-4, 2.0]), False)],
+        "layer1": [(torch.tensor([1e-3, 5.0]), True), (torch.tensor([3.0]), False)],
+    }
+    fig, description = show.block_picture(blocks, limit=1e-3)
+    assert description == (
+        "Running variance of 6 channels in 3 layers. Below 1e-3, by block: stem 1."
+    )
+    (axes,) = fig.axes
+    *layers, dashed = axes.lines
+    assert [list(line.get_ydata()) for line in layers] == [
+        pytest.approx(values) for values in ([1e-4, 2], [1e-3, 5], [3])
+    ]
+    assert [line.get_marker() for line in layers] == ["o", "^", "o"]
+    for number, line in enumerate(layers):
+        assert number < min(line.get_xdata()) <= max(line.get_xdata()) < number + 1
+    assert set(dashed.get_ydata()) == {1e-3} and axes.get_ylim()[0] < 1e-4
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["stem", "layer1"]
+    assert list(axes.get_xticks()) == [0.5, 2]
+    assert {text.get_text() for text in axes.texts} == {"1", "channels below 1e-3:"}
+
+
+def test_block_picture_says_that_none_is_small():
+    description = show.block_picture({"stem": [(torch.ones(2), False)]}, 1e-3)[1]
+    assert description.endswith("in 1 layers. Below 1e-3, by block: none.")
+
+
+def test_bar_picture_writes_its_numbers():
+    fig, description = show.bar_picture({"one": 106.8, "other": 51.7}, "MiB", "kept")
+    assert description == "Kept. one: 107 MiB; other: 52 MiB."
+    (axes,) = fig.axes
+    assert [bar.get_width() for bar in axes.patches] == [106.8, 51.7]
+    assert [text.get_text() for text in axes.texts] == ["107 MiB", "52 MiB"]
+    assert axes.get_xlabel() == "kept (MiB)"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "other"]

@@ -77,7 +77,7 @@ def _check_mend(attempt) -> Verdict:
         return Verdict(
             False,
             "that changes the `state` it is given, and a second call would mend it twice: copy "
-            "it first, `dict(state)`, and add without `+=`.",
+            "it first, `copy.copy(state)`, and add without `+=`.",
         )
     if is_empty(answer):
         return RETURNS_NOTHING
@@ -240,16 +240,20 @@ TASKS: dict[str, Task] = {
         minutes=2,
         checker=_check_mend,
         hints=(
-            "Start from `dict(state)`, and go through `network.named_modules()`: a layer with a "
-            "`running_var` has its entry under `f'{name}.running_var'`, and its own `eps`.",
+            "Start from `copy.copy(state)`, which keeps the version marks, and go through "
+            "`network.named_modules()`: a layer with a `running_var` has its entry under "
+            "`f'{name}.running_var'`, and its own `eps`.",
             "The common error is one eps for all layers: a network may mix them. The other is "
             "`+=` on a tensor of `state`, which changes the caller's checkpoint.",
         ),
         solution="""\
+import copy
+
+
 def mend_checkpoint(state, network, eps_trained):
-    mended = dict(state)
+    mended = copy.copy(state)
     for name, layer in network.named_modules():
-        if hasattr(layer, "running_var"):
+        if getattr(layer, "running_var", None) is not None:
             key = f"{name}.running_var"
             mended[key] = state[key] + (eps_trained - layer.eps)
     return mended
@@ -262,7 +266,7 @@ def mend_checkpoint(state, network, eps_trained):
         checker=_check_movers,
         hints=(
             "An optimizer knows nothing of layers: it goes through `group['params']` of every "
-            "group in `optimizer.param_groups`, and changes each tensor that has a `grad`.",
+            "group in `optimizer.param_groups`, and works on each tensor that has a `grad`.",
             "The common error is to ask for `requires_grad`: a step does not look at it. Another "
             "is `p in list_of_tensors`, which compares values: compare `id(p)`.",
         ),
