@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("explorer", "compare", "notebooks")
+NAMES = ("explorer", "scaling", "compare", "notebooks")
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Networks cut into stages; ImageNet weights, the offline stand-in, the really trained Lite0."""
+"""Networks cut into stages; ImageNet weights, the offline stand-in, the really trained ones."""
 
 import os
 from pathlib import Path
@@ -8,13 +8,14 @@ from torch import nn
 from torchvision.models import ResNet50_Weights, resnet50
 
 from helpers import DATA
+from helpers.detector import load_body
 from helpers.download import fetch, is_whole
 from helpers.lite0 import load_lite0
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 RESNET_STEM = ("conv1", "bn1", "relu", "maxpool")
 
-NETWORKS = ("resnet50", "lite0")
+NETWORKS = ("resnet50", "lite0", "detector")
 WEIGHTS = ("auto", "stand-in", "imagenet")
 IMAGENET_URL = ResNet50_Weights.IMAGENET1K_V1.url
 STATISTICS = DATA / "stand_in" / "resnet50_statistics.pt"
@@ -25,17 +26,20 @@ PROVENANCE = {
     "photos (`make weights` fetches ImageNet's).",
     "imagenet": "ResNet-50, trained weights: torchvision's IMAGENET1K_V1.",
     "lite0": "EfficientNet-Lite0, trained weights: ImageNet, BatchNorm eps 1e-3.",
+    "detector": "Scene detector's body, trained weights: a narrow ResNet, synthetic scenes.",
 }
+ONE_SET = {"lite0": load_lite0, "detector": load_body}  # networks with one set of weights
 
 
 def load(name: str = "resnet50", weights: str = "auto") -> nn.Module:
     """A network in eval mode; its `provenance` says which weights it holds.
 
-    `name`: "resnet50" (torchvision's) or "lite0" (EfficientNet-Lite0; it has one set of weights, so
-    `weights` stays "auto"). `weights`: "stand-in" (no network needed, bit-identical on every call),
-    "imagenet" (IMAGENET1K_V1 from torch.hub's cache, fetched if it is not there or not whole), or
-    "auto": ImageNet if the cache holds it whole, else the stand-in; never a download. The variable
-    HELPERS_WEIGHTS says what "auto" means.
+    `name`: "resnet50" (torchvision's), "lite0" (EfficientNet-Lite0) or "detector" (the body of the
+    scene detector); the last two have one set of weights, so `weights` stays "auto", and a
+    `normalize`, from an image in 0–1 to what they take. `weights`: "stand-in" (no network needed,
+    bit-identical on every call), "imagenet" (IMAGENET1K_V1 from torch.hub's cache, fetched if it is
+    not there or not whole), or "auto": ImageNet if the cache holds it whole, else the stand-in;
+    never a download. The variable HELPERS_WEIGHTS says what "auto" means.
 
     ValueError for an unknown name or weights; RuntimeError for missing or altered files;
     helpers.download.DownloadError if ImageNet's weights cannot be fetched.
@@ -44,10 +48,10 @@ def load(name: str = "resnet50", weights: str = "auto") -> nn.Module:
         raise ValueError(f"No network {name!r} here: choose one of {', '.join(NETWORKS)}.")
     if weights not in WEIGHTS:
         raise ValueError(f"No weights {weights!r} here: choose one of {', '.join(WEIGHTS)}.")
-    if name == "lite0":
+    if name in ONE_SET:
         if weights != "auto":
-            raise ValueError('lite0 has one set of weights, its own: leave weights at "auto".')
-        model, provenance = load_lite0(), PROVENANCE["lite0"]
+            raise ValueError(f'{name} has one set of weights, its own: leave weights at "auto".')
+        model, provenance = ONE_SET[name](), PROVENANCE[name]
     else:
         weights = _resolve(weights)
         model = _stand_in() if weights == "stand-in" else _imagenet()

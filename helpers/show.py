@@ -105,15 +105,16 @@ def stage_picture(comparisons: Mapping[str, Comparison], floor: float = 1e-8):
     """One line per comparison: relative difference by point, on a log axis with a floor.
 
     Returns the figure and its description. What is no larger than rounding lies in the gray band,
-    and is described by its bound only.
+    and is described by its bound only; with a floor above it there is no band.
     """
     fig, axes = figure(height=3.8)
-    axes.axhspan(floor, ROUNDING, color="#e4e4e4", zorder=0)
+    if floor < ROUNDING:
+        axes.axhspan(floor, ROUNDING, color="#e4e4e4", zorder=0)
+        axes.text(4.18, ROUNDING / 1.5, "float32 rounding", color="#444444", va="top", ha="right")
     for (label, rows), (color, marker, line) in zip(comparisons.items(), SERIES, strict=False):
         heights = [max(row.relative, floor) for row in rows.values()]
         axes.plot(list(rows), heights, ls=line, color=color, marker=marker, ms=8, lw=2, label=label)
     axes.set(yscale="log", ylim=(floor, None), ylabel="max|A − B| / max|A|")
-    axes.text(4.18, ROUNDING / 1.5, "float32 rounding", color="#444444", va="top", ha="right")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     words = "; ".join(f"{label}: {in_words(rows)}" for label, rows in comparisons.items())
     return fig, f"Relative difference max|A−B| / max|A| by stage. {words}."
@@ -155,6 +156,61 @@ def variance_picture(variances: Mapping[str, Tensor], eps_trained: float, eps_la
     bottom.set_ylim(len(words) - 0.4, -0.6)
     run, trained = short(eps_layer), short(eps_trained)
     return fig, f"Scale error by variance, eps {run} instead of {trained}: {'; '.join(words)}."
+
+
+def format_picture(photo: Tensor, stored: Mapping[str, Tensor]):
+    """A photo as it is stored in several formats, each shown as if it were RGB in 0–1.
+
+    Shapes: all (1,3,H,W). Formats less than a 200th of their range apart share a panel. Returns
+    the figure and its description.
+    """
+    alike: dict[str, Tensor] = {}
+    for name, x in stored.items():
+        reach = (x.max() - x.min()) / 200
+        names = next((names for names, y in alike.items() if _near(x, y, reach)), None)
+        alike[f"{names}, {name}" if names else name] = alike.pop(names) if names else x
+    titles, words = ["photo"], []
+    for names, x in alike.items():
+        outside = 100 * ((x < 0) | (x > 1)).float().mean().item()
+        titles.append(fill(f"{names}: {outside:.0f}\u00a0%", 24))
+        words.append(f"{names} {outside:.0f} %")
+    fig, axes = figure(1, len(titles), height=3.2, squeeze=False)
+    for panel, title, x in zip(axes.flat, titles, [photo, *alike.values()], strict=True):
+        half = x[0, :, ::2, ::2].permute(1, 2, 0).clamp(0, 1).numpy()  # four times fewer bytes
+        panel.imshow(half, interpolation="nearest")
+        panel.set_title(title, fontsize=10)
+        panel.set(xticks=[], yticks=[])
+        panel.spines[:].set_visible(False)
+    return fig, f"A photo in {len(stored)} formats, outside of 0–1: {'; '.join(words)}."
+
+
+def _near(x: Tensor, y: Tensor, reach: Tensor) -> bool:
+    return bool((x - y).abs().max() < reach)
+
+
+def score_picture(rows: Mapping[str, Mapping[str, str]]):
+    """Recall and false positives by what happened to the input, the best recall first.
+
+    `rows`: name → "recall" and "false_positives", as text. Returns the figure and its description.
+    """
+    order = sorted(rows, key=lambda name: float(rows[name]["recall"]), reverse=True)
+    fig, (left, right) = figure(1, 2, height=3.9, sharey=True)
+    words = []
+    for axis, column, color, digits in (
+        (left, "recall", BLUE, 2),
+        (right, "false_positives", ORANGE, 2),
+    ):
+        values = [float(rows[name][column]) for name in order]
+        bars = axis.barh(order, values, color=color, height=0.6)
+        axis.bar_label(bars, [f"{value:.{digits}f}" for value in values], padding=4, fontsize=10)
+        axis.set_xlim(0, 1.18 * max(values))
+    left.set_xlabel("recall at IoU 0.5")
+    right.set_xlabel("wrong boxes per image")
+    left.invert_yaxis()
+    for name in order:
+        recall, wrong = (float(rows[name][c]) for c in ("recall", "false_positives"))
+        words.append(f"{name} {recall:.2f} and {wrong:.2f}")
+    return fig, f"Recall, and wrong boxes per image: {'; '.join(words)}."
 
 
 def batch_picture(channel: Statistics, sizes: Sequence[int]):
@@ -261,7 +317,8 @@ def feature_maps(a: Tensor, b: Tensor, names: tuple[str, str], photo: Tensor | N
     panels = list(axes)
     if photo is not None:
         first = panels.pop(0)
-        first.imshow(photo[0].permute(1, 2, 0).clamp(0, 1).numpy())
+        half = photo[0, :, ::2, ::2].permute(1, 2, 0).clamp(0, 1).numpy()  # four times fewer bytes
+        first.imshow(half, interpolation="nearest")
         first.set_title("photo", fontsize=10)
         space = fig.colorbar(ScalarMappable(), ax=first, location="bottom", shrink=0.9)
         space.ax.set_visible(False)  # it only keeps the photo as large as the maps

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import __main__ as everything  # noqa: E402
-from benchmarks import browser, compare, explorer, memory, notebooks, report, timing  # noqa: E402
+from benchmarks import browser, compare, explorer, memory, notebooks, report, scaling, timing  # noqa: E402
 
 PICTURE = """from IPython.display import display
 display({"image/png": "AAAA", "text/plain": "a picture"}, raw=True)"""
@@ -113,6 +113,16 @@ def test_compare_is_measured_at_every_point():
     ratios = compare.over_two_forwards(rounds=1)
     assert ratios.keys() == compare.LIMITS.keys()
     assert all(map(math.isfinite, ratios.values()))
+
+
+def test_the_scaling_explorers_numbers_are_numbers():
+    for number in (
+        scaling.build_seconds(),
+        scaling.view_over_forward(rounds=1),
+        scaling.picture_ms(rounds=1),
+        scaling.handler_ms(rounds=1),
+    ):
+        assert math.isfinite(number) and number > 0
 
 
 def test_peak_stays_and_rss_falls():

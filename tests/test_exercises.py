@@ -8,6 +8,7 @@ import pytest
 import torch
 import wrong_batchnorm
 import wrong_frozen_batchnorm
+import wrong_input_scaling
 from nbclient import NotebookClient
 
 from helpers import exercises
@@ -93,7 +94,7 @@ WRONG = {
         (lambda v, t, e: math.sqrt((v + t) / (v + e)), "your code raises"),
     ],
 }
-WRONG |= wrong_batchnorm.WRONG | wrong_frozen_batchnorm.WRONG
+WRONG |= wrong_batchnorm.WRONG | wrong_frozen_batchnorm.WRONG | wrong_input_scaling.WRONG
 CASES = [(key, attempt, says) for key, cases in WRONG.items() for attempt, says in cases]
 
 

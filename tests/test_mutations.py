@@ -31,6 +31,7 @@ class Mutation(NamedTuple):
 FIRST = "01_two_backbones"
 SECOND = "02_batchnorm"
 THIRD = "03_frozen_batchnorm"
+FIFTH = "05_input_scaling"
 MUTATIONS = [
     Mutation(FIRST, "eps of 2020", "detector_body(eps=0.0)", "detector_body(eps=1e-5)"),
     Mutation(FIRST, "plotted map", "a.mean(0), b.mean(0)", "a.mean(0), 2 * b.mean(0)"),
@@ -132,6 +133,39 @@ MUTATIONS = [
         "The 500 of a variance above 0",
         "helpers/questions/frozen_batchnorm.py",
     ),
+    Mutation(FIFTH, "rescale", "seen = Rescale()(normalized)", "seen = Rescale()(image)"),
+    Mutation(FIFTH, "stored scale", "center / 255, var / 255**2", "center / 255, var / 255"),
+    Mutation(
+        FIFTH,
+        "order of rows",
+        '"halved", "-1 to 1", "BGR", "0-255"',
+        '"halved", "BGR", "-1 to 1", "0-255"',
+    ),
+    Mutation(FIFTH, "scenes", "scenes(40, seed=2018)", "scenes(40, seed=2019)"),
+    Mutation(
+        FIFTH,
+        "plotted photo",
+        "format_picture(image, {",
+        'format_picture(image, {"more": 2 * image} | {',
+    ),
+    Mutation(
+        FIFTH,
+        "option",
+        "The pixels, 0 to 255, up to rounding.",
+        "The pixels.",
+        "helpers/questions/input_scaling.py",
+    ),
+    Mutation(
+        FIFTH,
+        "constant",
+        "(103.939, 116.779, 123.68)",
+        "(103.939, 116.779, 143.68)",
+        "helpers/pixels.py",
+    ),
+    Mutation(
+        FIFTH, "stored score", "BGR,0.89", "BGR,0.79", "data/results/input_scaling/scores.csv"
+    ),
+    Mutation(FIFTH, "fold", "weight = conv.weight / std", "weight = conv.weight * std"),
 ]
 
 

@@ -182,3 +182,22 @@ def test_bar_picture_writes_its_numbers():
     assert [text.get_text() for text in axes.texts] == ["107 MiB", "52 MiB"]
     assert axes.get_xlabel() == "kept (MiB)"
     assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "other"]
+
+
+def test_format_picture_shares_a_panel_between_formats_that_store_the_same():
+    photo = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    stored = {"plain": photo.clone(), "levels": 255 * photo, "other levels": 255 * photo + 0.5}
+    fig, words = show.format_picture(photo, stored)
+    titles = [" ".join(axes.get_title().split()) for axes in fig.axes]
+    assert titles == ["photo", "plain: 0 %", "levels, other levels: 99 %"]
+    assert words == "A photo in 3 formats, outside of 0–1: plain 0 %; levels, other levels 99 %."
+
+
+def test_score_picture_sorts_by_recall_and_says_every_number():
+    rows = {
+        "bad": {"recall": "0.100", "false_positives": "2.500"},
+        "good": {"recall": "0.900", "false_positives": "0.250"},
+    }
+    fig, words = show.score_picture(rows)
+    assert words == "Recall, and wrong boxes per image: good 0.90 and 0.25; bad 0.10 and 2.50."
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["good", "bad"]

@@ -1,8 +1,9 @@
-"""Record what the real MXNet computes: mxnet_batchnorm.json and mxnet_first_layer.json.
+"""Record what the real MXNet computes: the three files mxnet_*.json.
 
 Needs an environment of its own, Python 3.11 at most: pip install mxnet==1.9.1 numpy==1.23.5
-The inputs (x, dy, parameters) are those of the stored mxnet_batchnorm.json. Writes only what is
-missing, and compares what is there: delete a file to record it anew.
+The inputs are those of the stored mxnet_batchnorm.json and mxnet_rescale.json, which it compares.
+mxnet_first_layer.json it writes if missing: delete that file to record it anew. Of GluonCV it only
+has the Rescale layer, written out with the constants of 0.2.0: README.md.
 """
 
 import json
@@ -100,6 +101,53 @@ def record_first_layer(recorded):
     return {"meta": {"mxnet": mx.__version__, "numpy": np.__version__}, "cases": found}
 
 
+class Rescale(gluon.HybridBlock):
+    """GluonCV 0.2.0's, model_zoo/faster_rcnn/resnet50_v2a.py, from its two constants."""
+
+    def __init__(self, recorded):
+        super().__init__()
+        with self.name_scope():
+            for name, key in (("init_scale", "std"), ("init_mean", "mean")):
+                value = mx.nd.array(recorded[key]).reshape((1, 3, 1, 1)) * 255
+                setattr(self, name, self.params.get_constant(name, value))
+
+    def hybrid_forward(self, F, x, init_scale, init_mean):
+        return F.broadcast_add(F.broadcast_mul(x, init_scale), init_mean)
+
+
+def record_rescale(recorded):
+    """From levels to Rescale's output, and its round trip on every level of every channel."""
+    layer = Rescale(recorded)
+    layer.initialize()
+
+    def run(levels):
+        image = mx.nd.image.to_tensor(mx.nd.array(levels, dtype="uint8"))
+        normalized = mx.nd.image.normalize(image, mean=recorded["mean"], std=recorded["std"])
+        rescaled = layer(normalized.expand_dims(0))
+        off = np.abs(rescaled.asnumpy()[0].transpose(1, 2, 0) - levels).max((0, 1))
+        return image, normalized, rescaled, off
+
+    image, normalized, rescaled, off = run(np.array(recorded["image_uint8_HWC"]))
+    all_levels = np.arange(256).reshape(1, 256, 1).repeat(3, 2)
+    _, darkest_to_brightest, _, off_by_level = run(all_levels)
+    ends = darkest_to_brightest.asnumpy()[:, 0, [0, -1]]
+    return {
+        "to_tensor_CHW": image.asnumpy().tolist(),
+        "normalized_CHW": normalized.asnumpy().tolist(),
+        "rescaled_NCHW": rescaled.asnumpy().tolist(),
+        "roundtrip_max_abs_error_vs_image255_uint8": float(off.max()),
+        "roundtrip_all_256_levels": {
+            "max_abs_error_per_channel": off_by_level.tolist(),
+            "normalized_at_0": ends[:, 0].tolist(),
+            "normalized_at_255": ends[:, 1].tolist(),
+        },
+        "constants": {
+            name: {"value": getattr(layer, name).data().asnumpy().ravel().tolist()}
+            for name in ("init_scale", "init_mean")
+        },
+    }
+
+
 def close(a, b):
     if isinstance(a, dict):
         return all(close(a[key], b[key]) for key in a)
@@ -124,6 +172,11 @@ def main():
         numbers = {key: value for key, value in case.items() if key != "repr"}
         if not close(numbers, stored[name]):
             wrong.append(f"first layer, {name}")
+    recorded = json.loads((HERE / "mxnet_rescale.json").read_text())
+    if close(record_rescale(recorded), recorded):
+        print("mxnet_rescale.json: as recorded")
+    else:
+        wrong.append("Rescale")
     if wrong:
         sys.exit(f"Other numbers than recorded: {', '.join(wrong)}.")
 

@@ -3,11 +3,14 @@
 Words between backticks are code. `exercises.predict` and `exercises.quiz` show them.
 """
 
-from helpers.questions import batchnorm, frozen_batchnorm, two_backbones
+from helpers.questions import batchnorm, frozen_batchnorm, input_scaling, two_backbones
 from helpers.questions.question import Option, Question
 
 __all__ = ["QUESTIONS", "Option", "Question"]
 
 QUESTIONS: dict[str, Question] = (
-    two_backbones.QUESTIONS | batchnorm.QUESTIONS | frozen_batchnorm.QUESTIONS
+    two_backbones.QUESTIONS
+    | batchnorm.QUESTIONS
+    | frozen_batchnorm.QUESTIONS
+    | input_scaling.QUESTIONS
 )

@@ -1,0 +1,339 @@
+"""The scene detector: its parts, its scores, its file; and the script that trains it."""
+
+import importlib.util
+import math
+import re
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models.detection import FasterRCNN
+from torchvision.ops import FrozenBatchNorm2d
+
+from helpers import DATA, backbones
+from helpers import detector as module
+from helpers.detector import Scores, detector, evaluate, load_detector, packed, unpacked
+from helpers.norms import freeze, norm_layers, replace_norms
+from helpers.scenes import scenes
+
+CARD = (DATA / "checkpoints" / "README.md").read_text(encoding="utf-8")
+HELD_OUT = 1  # the seed in the card
+
+spec = importlib.util.spec_from_file_location("make", DATA / "checkpoints" / "make.py")
+make = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(make)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return load_detector()
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    return scenes(200, HELD_OUT)
+
+
+# ---------------------------------------------------------------- the model
+
+
+def test_it_is_torchvisions_own_with_about_two_million_parameters(trained):
+    assert type(trained) is FasterRCNN and not trained.training
+    assert 1.8e6 < sum(p.numel() for p in trained.parameters()) < 2e6
+    assert {type(m) for m in norm_layers(trained).values()} == {nn.BatchNorm2d}
+    assert {m.eps for m in norm_layers(trained).values()} == {1e-5}
+
+
+def test_the_stages_have_these_shapes(trained):
+    x = torch.zeros(1, 3, 128, 128)
+    with torch.no_grad():
+        pyramid = trained.backbone(x)
+        for stage, channels, side in zip(
+            backbones.STAGES, (32, 32, 64, 128, 256), (32, 32, 16, 8, 4), strict=True
+        ):
+            x = backbones.stages(trained)[stage](x)
+            assert x.shape == (1, channels, side, side)
+    sides = {"0": 32, "1": 16, "2": 8, "3": 4, "pool": 2}
+    assert {level: map.shape for level, map in pyramid.items()} == {
+        level: (1, 64, side, side) for level, side in sides.items()
+    }
+
+
+def test_its_statistics_were_trained(trained):
+    for layer in norm_layers(trained).values():
+        assert layer.num_batches_tracked == make.STEPS
+        assert layer.running_var.min() > 0 and layer.running_var.std() > 0
+    variance = torch.cat([layer.running_var for layer in norm_layers(trained).values()])
+    assert variance.max() > 100 * variance.min()
+
+
+def test_boxes_are_pooled_from_several_levels(trained, held_out):
+    pool = trained.roi_heads.box_roi_pool
+    pooled = []
+    hook = pool.register_forward_hook(
+        lambda pool, given, _: pooled.append(pool.map_levels(given[1]))
+    )
+    evaluate(trained, held_out[:20])
+    hook.remove()
+    assert torch.cat(pooled).unique().tolist() == [0, 1, 2]
+    levels = pool.map_levels([target["boxes"] for _, target in held_out])
+    shares = levels.bincount(minlength=4) / len(levels)
+    assert (shares[:3] > 0.04).all(), shares
+    # A level further takes sides twice as long: P5 only boxes as large as the scene.
+    side = torch.tensor([31.0, 33.0, 63.0, 65.0, 127.0, 128.0])
+    boxes = torch.stack([0 * side, 0 * side, side, side], 1)
+    assert pool.map_levels([boxes]).tolist() == [0, 1, 1, 2, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("norm_layer", "kind"),
+    [
+        (nn.BatchNorm2d, nn.BatchNorm2d),
+        (partial(nn.BatchNorm2d, eps=1e-3), nn.BatchNorm2d),
+        (FrozenBatchNorm2d, FrozenBatchNorm2d),
+        (lambda channels: nn.GroupNorm(8, channels), nn.GroupNorm),
+        (nn.InstanceNorm2d, nn.InstanceNorm2d),
+    ],
+)
+def test_any_normalization_layer(norm_layer, kind):
+    model = detector(norm_layer)
+    layers = norm_layers(model).values()
+    assert {type(layer) for layer in layers} == {kind} and len(layers) == 12
+    losses = model(*map(list, zip(*scenes(2, 0), strict=True)))
+    assert math.isfinite(sum(losses.values()).item())
+
+
+def test_no_normalization_at_all():
+    assert not norm_layers(detector(nn.Identity))
+
+
+@pytest.mark.parametrize("norm_layer", ["frozen", None, lambda channels: channels])
+def test_what_makes_no_layer_is_one_sentence(norm_layer):
+    with pytest.raises(TypeError, match="norm_layer is .*: give a class of layers.*replace_norms"):
+        detector(norm_layer)
+
+
+def test_kinds_of_norms_work_on_it(trained, held_out):
+    few = held_out[:8]
+    expected = evaluate(trained, few)
+    assert evaluate(freeze(trained), few) == expected
+    assert evaluate(replace_norms(trained, "folded"), few) == expected
+    assert evaluate(replace_norms(trained, "identity"), few).recall < 0.2
+
+
+# ---------------------------------------------------------------- the file
+
+
+def test_loading_gives_the_same_bits_and_draws_nothing(trained):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    again = load_detector().state_dict()
+    assert torch.equal(torch.rand(1), expected)
+    assert all(torch.equal(tensor, again[name]) for name, tensor in trained.state_dict().items())
+    assert {tensor.dtype for tensor in again.values()} == {torch.float32, torch.int64}
+
+
+def test_the_file_is_small_and_half_precise():
+    assert module.CHECKPOINT.stat().st_size < 6e6
+    stored = torch.load(module.CHECKPOINT, weights_only=True)
+    assert all((t.dtype == torch.float16) == (t.dim() > 1) for t in stored.values())
+
+
+@pytest.mark.parametrize("harm", ["altered", "cut", "missing"])
+@pytest.mark.parametrize("load", [load_detector, partial(backbones.load, "detector")])
+def test_a_broken_file_is_one_sentence(harm, load, monkeypatch, tmp_path):
+    broken = tmp_path / "detector.pt"
+    content = module.CHECKPOINT.read_bytes()
+    if harm != "missing":
+        broken.write_bytes(content[:-9] + (b"123456789" if harm == "altered" else b""))
+    monkeypatch.setattr(module, "CHECKPOINT", broken)
+    with pytest.raises(RuntimeError, match=r"detector.pt\) are missing or altered: .*git checkout"):
+        load()
+
+
+def test_packing_rounds_once():
+    model = detector().eval()
+    stored = packed(model)
+    again = packed(unpacked(stored))
+    assert all(torch.equal(tensor, again[name]) for name, tensor in stored.items())
+
+
+def test_its_body_is_one_of_the_backbones(trained):
+    network = backbones.load("detector")
+    assert "trained" in network.provenance and not network.training
+    image = scenes(1, 0)[0][0]
+    with torch.no_grad():
+        x = given = network.normalize(image)[None]
+        for part in backbones.stages(network).values():
+            x = part(x)
+        assert torch.equal(x, network(given))
+        assert torch.equal(x, trained.backbone.body(given)["3"])
+    assert torch.equal(given, trained.transform([image])[0].tensors)
+    assert tuple(backbones.stages(network)) == backbones.STAGES
+    with pytest.raises(ValueError, match="detector has one set of weights"):
+        backbones.load("detector", "imagenet")
+
+
+# ---------------------------------------------------------------- what it finds
+
+
+def test_it_finds_held_out_shapes_as_the_card_says(trained):
+    scores = evaluate(trained, scenes(make.HELD_OUT, HELD_OUT))
+    recall, false_positives = re.search(r"as it expects.*\| (.*) \| (.*) \|", CARD).groups()
+    assert 0.90 <= scores.recall <= 0.97
+    # A detection on the edge of a threshold may fall on its other side elsewhere.
+    assert abs(scores.recall - float(recall)) < 0.005
+    assert abs(scores.false_positives - float(false_positives)) < 0.02
+
+
+def test_it_finds_nothing_in_images_from_0_to_255(trained, held_out):
+    assert evaluate(trained, [(255 * image, target) for image, target in held_out]).recall <= 0.05
+
+
+def test_the_card_is_of_this_file():
+    assert module.SHA256 in CARD
+    assert re.search(r"(\d\d?) minutes of processor time", CARD)
+    assert f"{sum(p.numel() for p in detector().parameters()):,} parameters" in CARD
+
+
+# ---------------------------------------------------------------- evaluate
+
+
+class Answers(nn.Module):
+    """Gives prepared results, image by image."""
+
+    def __init__(self, *results):
+        super().__init__()
+        self.results = list(results)
+        self.eval()
+
+    def forward(self, images):
+        return [self.results.pop(0) for _ in images]
+
+
+def result(boxes, labels, scores):
+    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    return {"boxes": boxes, "labels": torch.tensor(labels), "scores": torch.tensor(scores)}
+
+
+def scene(boxes, labels):
+    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    return torch.zeros(3, 8, 8), {"boxes": boxes, "labels": torch.tensor(labels).long()}
+
+
+SQUARE, BESIDE, FAR = [0, 0, 10, 10], [0, 0, 10, 5], [20, 20, 30, 30]
+
+
+@pytest.mark.parametrize(
+    ("found", "recall", "false_positives"),
+    [
+        (result([SQUARE], [1], [0.9]), 0.5, 0),
+        (result([SQUARE, FAR], [1, 2], [0.9, 0.9]), 1, 0),
+        (result([SQUARE], [2], [0.9]), 0, 1),  # the wrong class
+        (result([SQUARE], [1], [0.4]), 0, 0),  # too unsure
+        (result([SQUARE], [1], [0.5]), 0.5, 0),
+        (result([BESIDE], [1], [0.9]), 0.5, 0),  # IoU 0.5 is enough
+        (result([[0, 0, 10, 4.9]], [1], [0.9]), 0, 1),
+        (result([SQUARE, SQUARE], [1, 1], [0.9, 0.8]), 0.5, 1),  # one object, taken once
+        (result([BESIDE, SQUARE], [1, 1], [0.8, 0.9]), 0.5, 1),
+        (result([], [], []), 0, 0),
+    ],
+)
+def test_scores_of_hand_made_boxes(found, recall, false_positives):
+    given = [scene([SQUARE, FAR], [1, 2])]
+    assert evaluate(Answers(found), given) == Scores(recall, false_positives, 2)
+
+
+def test_an_object_goes_to_the_better_score_and_a_detection_to_the_larger_overlap():
+    two = scene([[0, 0, 10, 10], [0, 2, 10, 12]], [1, 1])
+    both = result([[0, 1.5, 10, 11.5], [0, 0, 10, 9]], [1, 1], [0.9, 0.8])
+    assert evaluate(Answers(both), [two]) == Scores(1, 0, 2)
+    # The first takes the object that it overlaps more, which the second then lacks.
+    greedy = result([[0, 1.5, 10, 11.5], [0, 4, 10, 14]], [1, 1], [0.9, 0.8])
+    assert evaluate(Answers(greedy), [two]) == Scores(0.5, 1, 2)
+
+
+def test_scores_are_means_over_all_scenes_whatever_the_batches():
+    given = [scene([SQUARE], [1]), scene([], []), scene([SQUARE, FAR], [1, 1])]
+    answers = [result([SQUARE], [1], [0.9]), result([FAR], [3], [0.7]), result([], [], [])]
+    for batch_size in (1, 2, 16):
+        scores = evaluate(Answers(*answers), given, batch_size=batch_size)
+        assert scores == Scores(pytest.approx(1 / 3), pytest.approx(1 / 3), 3)
+
+
+def test_what_cannot_be_evaluated_is_one_sentence():
+    with pytest.raises(ValueError, match="train mode: call .eval()"):
+        evaluate(detector(), scenes(1, 0))
+    for nothing in ([], [scene([], [])]):
+        with pytest.raises(ValueError, match="No objects to find"):
+            evaluate(Answers(), nothing)
+
+
+def test_agrees_with_pycocotools(trained, held_out):
+    few = held_out[:60]
+    with torch.no_grad():
+        results = trained([image for image, _ in few])
+    for threshold in (0.05, 0.5, 0.9):
+        kept = [{k: v[found["scores"] >= threshold] for k, v in found.items()} for found in results]
+        scores = evaluate(trained, few, score=threshold)
+        found = coco_matches(kept, few)
+        assert scores.recall == pytest.approx(found / scores.objects)
+        wrong = sum(len(each["scores"]) for each in kept) - found
+        assert scores.false_positives == pytest.approx(wrong / len(few))
+
+
+def coco_matches(results, given):
+    """How many detections COCO's own code matches at IoU 0.5, objects of every size together."""
+    judge = make.coco(results, given)
+    images = [e for e in judge.evalImgs if e and e["aRng"] == judge.params.areaRng[0]]
+    return sum(int((image["dtMatches"][0] > 0).sum()) for image in images)
+
+
+# ---------------------------------------------------------------- the training script
+
+
+def same_bits(a, b):
+    return all(torch.equal(tensor, b[name]) for name, tensor in a.state_dict().items())
+
+
+def test_interrupted_training_ends_with_the_same_bits(monkeypatch, tmp_path):
+    monkeypatch.setattr(make, "SAVE_EVERY", 2)
+    whole, _ = make.train(3, tmp_path / "whole.part", steps=5, images=2)
+    torch.rand(3)
+    calls = []
+
+    def interrupted(count, seed):
+        calls.append(seed)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return scenes(count, seed)
+
+    part = tmp_path / "training.part"
+    monkeypatch.setattr(make, "scenes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make.train(3, part, steps=5, images=2)
+    again, _ = make.train(3, part, steps=5, images=2)
+    assert calls == [4_000_000 + step for step in (0, 1, 2, 3, 2, 3, 4)]
+    assert same_bits(whole, again.state_dict())
+    with pytest.raises(SystemExit, match="begun with .*'seed': 3.*go on with that, or delete it"):
+        make.train(4, part, steps=5, images=2)
+    other, _ = make.train(4, tmp_path / "other.part", steps=5, images=2)
+    assert not same_bits(whole, other.state_dict())
+
+
+def test_the_script_writes_detector_and_card_and_clears_up(tmp_path, capsys):
+    make.main(["--steps", "2", "--held-out", "4", "--out", str(tmp_path)])
+    assert {path.name for path in tmp_path.iterdir()} == {"detector.pt", "README.md"}
+    model = unpacked(torch.load(tmp_path / "detector.pt", weights_only=True))
+    assert math.isfinite(evaluate(model, scenes(2, 0)).recall)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert re.search('SHA256 = "(.*)"', capsys.readouterr().out)[1] in card
+    assert "2 steps of 8 images" in card and "4 held-out scenes" in card
+
+
+def test_without_pycocotools_it_says_so_before_it_trains(monkeypatch, tmp_path):
+    monkeypatch.setattr(make, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="pip install pycocotools"):
+        make.main(["--out", str(tmp_path)])

@@ -1,0 +1,175 @@
+"""The synthetic scenes: the same everywhere, true to their targets, shifted in pixels only."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import photos
+from helpers.scenes import CLASSES, GAIN, GAINS, SHIFTS, SIZE, scenes
+
+COUNT = 60
+DIGEST = "53dbac83bacb573d83da5bf23219de9f98ba673e296deb8b65c649b0fcfbaec2"
+PLAIN_PATH = {
+    "ATEN_CPU_CAPABILITY": "default",
+    # numpy's names for them, before 2.4 and since
+    "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3 AVX512F AVX512_SKX AVX512_ICL X86_V3 X86_V4",
+}
+
+
+def digest():
+    """Of scenes on gray instead of the photos, so that it holds for every JPEG decoder."""
+    found = hashlib.sha256()
+    with patch("helpers.scenes._photo", lambda name: np.full((3, 200, 200 + len(name)), 0.4)):
+        for light, shift in [(False, None), (True, None), (True, "texture"), (False, "gain")]:
+            for image, target in scenes(40, 7, light, shift):
+                pixels = (image * 255).round().byte()
+                for tensor in (pixels, target["boxes"].short(), target["labels"]):
+                    found.update(tensor.numpy().tobytes())
+    return found.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return scenes(COUNT, 7)
+
+
+def same(one, other):
+    return torch.equal(one[0], other[0]) and all(
+        torch.equal(one[1][name], other[1][name]) for name in ("boxes", "labels")
+    )
+
+
+def away_from(boxes, pixels=2):
+    """Mask (SIZE, SIZE) of what is farther than the soft edge of any box's shape."""
+    outside = torch.ones(SIZE, SIZE, dtype=torch.bool)
+    for left, top, right, bottom in boxes.int().tolist():
+        rows = slice(max(top - pixels, 0), bottom + pixels)
+        outside[rows, max(left - pixels, 0) : right + pixels] = False
+    return outside
+
+
+def test_a_scene_is_what_torchvision_trains_on(drawn):
+    assert len(drawn) == COUNT
+    for image, target in drawn:
+        assert image.shape == (3, SIZE, SIZE) and image.dtype == torch.float32
+        assert 0 <= image.min() < image.max() <= 1
+        assert target.keys() == {"boxes", "labels"}
+        assert target["boxes"].dtype == torch.float32 and target["labels"].dtype == torch.int64
+        assert 1 <= len(target["labels"]) == len(target["boxes"]) <= 6
+        left, top, right, bottom = target["boxes"].T
+        assert (0 <= left).all() and (left < right).all() and (right <= SIZE).all()
+        assert (0 <= top).all() and (top < bottom).all() and (bottom <= SIZE).all()
+
+
+def test_every_class_and_every_size_comes(drawn):
+    labels = torch.cat([target["labels"] for _, target in drawn])
+    boxes = torch.cat([target["boxes"] for _, target in drawn])
+    sides = (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt()
+    assert labels.unique().tolist() == [1, 2, 3] and len(CLASSES) == 4
+    assert labels.bincount()[1:].min() > len(labels) / 5
+    assert sides.min() < 12 and sides.max() > 64
+
+
+def test_images_are_eight_bits_deep(drawn):
+    for image, _ in drawn:
+        assert torch.equal((image * 255).round().byte().float() / 255, image)
+
+
+def test_boxes_are_tight_around_what_is_visible(monkeypatch):
+    black = torch.zeros(1, 3, SIZE, SIZE)
+    monkeypatch.setattr("helpers.scenes._photo", lambda name: black[0].double().numpy())
+    alone = [scene for scene in scenes(200, 3) if len(scene[1]["labels"]) == 1]
+    assert len(alone) > 10
+    for image, target in alone:
+        strongest = image.amax()
+        rows, columns = (image.amax(0) >= 0.55 * strongest).nonzero().T
+        drawn = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        assert (drawn - target["boxes"][0]).abs().max() <= 1
+
+
+def test_backgrounds_are_cut_from_the_photos(drawn):
+    image, target = drawn[0]
+    outside = away_from(target["boxes"])
+    wanted = image[:, outside]
+    found = False
+    for name in photos.NAMES:
+        photo = photos.load(name, None)[0]
+        for view in (photo, photo.flip(2)):
+            row, column = outside.nonzero()[0].tolist()
+            starts = (view == image[:, row, column].reshape(3, 1, 1)).all(0).nonzero().tolist()
+            for y, x in ((y - row, x - column) for y, x in starts):
+                piece = view[:, max(y, 0) : y + SIZE, max(x, 0) : x + SIZE]
+                if piece.shape == image.shape and torch.equal(piece[:, outside], wanted):
+                    found = True
+    assert found
+
+
+def test_a_scene_depends_on_seed_and_place_only(drawn):
+    torch.manual_seed(3)
+    again = scenes(5, 7)
+    assert all(same(*pair) for pair in zip(again, drawn, strict=False))
+    assert not any(same(*pair) for pair in zip(again, scenes(5, 8), strict=True))
+    again[0][0].zero_()
+    assert same(scenes(1, 7)[0], drawn[0])
+
+
+def test_the_same_scenes_on_every_processor_path():
+    assert digest() == DIGEST
+    code = [sys.executable, "-c", "import test_scenes; print(test_scenes.digest())"]
+    env = os.environ | PLAIN_PATH
+    out = subprocess.run(code, capture_output=True, text=True, env=env, cwd=Path(__file__).parent)
+    assert out.stdout.strip() == DIGEST, out.stderr
+
+
+def test_light_and_shifts_leave_the_target_alone(drawn):
+    shifted = [scenes(COUNT, 7, illumination=True), *(scenes(COUNT, 7, shift=s) for s in SHIFTS)]
+    for others in shifted:
+        for (image, target), (other, other_target) in zip(drawn, others, strict=True):
+            assert not torch.equal(image, other) and 0 <= other.min() <= other.max() <= 1
+            assert same((image, target), (image, other_target))
+
+
+def test_illumination_is_a_gain_and_an_offset_of_each_image(drawn):
+    gains = []
+    for (image, _), (lit, _) in zip(drawn, scenes(COUNT, 7, illumination=True), strict=True):
+        x, y = image.double().flatten(), lit.double().flatten()
+        gain = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
+        offset = y.mean() - gain * x.mean()
+        assert (gain * x + offset - y).abs().max() < 1.5 / 255
+        assert -0.01 < offset < 1.01 - gain
+        gains.append(gain.item())
+    low, high = GAINS
+    assert low - 0.01 < min(gains) < low + 0.05 and high - 0.05 < max(gains) < high + 0.01
+
+
+def test_the_gain_is_one_for_all_images(drawn):
+    for (image, _), (dark, _) in zip(drawn, scenes(COUNT, 7, shift="gain"), strict=True):
+        assert (GAIN * image - dark).abs().max() <= 0.501 / 255
+
+
+def test_the_texture_is_on_the_shapes_only(drawn):
+    for (image, target), (striped, _) in zip(drawn, scenes(COUNT, 7, shift="texture"), strict=True):
+        outside = away_from(target["boxes"])
+        assert torch.equal(image[:, outside], striped[:, outside])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 1), "count is 0: give a whole number, 1 or more"),
+        ((2.0, 1), "count is 2.0"),
+        ((True, 1), "count is True"),
+        ((1, "a"), "seed is 'a': give a whole number"),
+        ((1, 1, False, "night"), "No shift 'night' here: choose one of texture, gain, or None"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        scenes(*arguments)
