@@ -14,7 +14,7 @@ from helpers.compare import ROUNDING, Row
 from helpers.norms import FROZEN_EPS, norm_layers
 from helpers.variants import Variants
 
-NETWORKS = {"ResNet-50": "resnet50", "Lite0": "lite0"}
+NETWORKS = {"ResNet-50": "resnet50", "Lite0": "lite0", "Detector": "detector"}
 RUNNING, BATCH, FROZEN = "running statistics", "batch statistics", "frozen"
 EPS_0, EPS_DEFAULT, IDENTITY = "frozen, eps 0", "frozen, eps 1e-5", "identity"
 

@@ -130,6 +130,18 @@ def test_the_eps_effect_is_at_least_80_times_the_rounding(plain):
     assert min(m.running_var.min() for m in plain.modules() if isinstance(m, nn.BatchNorm2d)) > 0
 
 
+def test_where_no_variance_is_small_eps_counts_for_little():
+    """In the small trained ResNet, the effect that the question on the size speaks of."""
+    body = load("detector")
+    twin, x = copy.deepcopy(body).double(), body.normalize(image(224))
+    expected = features(twin, x.double())["layer4"]
+    rounding = relative(expected, features(body, x)["layer4"])
+    effect = relative(expected, features(with_eps(twin, 0.0), x.double())["layer4"])
+    assert 10 * rounding < effect < 1e-4
+    layers = [m for m in body.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert min(m.running_var.min() for m in layers) > 0.1
+
+
 def test_small_variances_suffer_most():
     v = torch.tensor([1.0, 1e-3, 1e-4], dtype=torch.float64)
     weight = torch.tensor([[1.0], [7.0]], dtype=torch.float64)

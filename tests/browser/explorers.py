@@ -15,13 +15,15 @@ import torch
 from playwright.sync_api import expect
 from widgets import LAYOUT, button, labelled, layout, pixels, soon
 
-from helpers import backbones, photos
+from helpers import backbones, feeding, photos
 from helpers.audit import audit_builder
 from helpers.batches import Statistics, collect, crops
 from helpers.census import build
 from helpers.compare import Row, short
-from helpers.explorers import audit, batch, gain
+from helpers.detector import load_detector
+from helpers.explorers import audit, batch, gain, scaling
 from helpers.norms import norm_layers, replace_norms
+from helpers.pixels import convert
 from helpers.show import heatmap
 from helpers.side_by_side import NETWORKS, PRESETS, Side, State, sentence
 
@@ -158,7 +160,7 @@ def shows(box, state: State, photo: bytes | None = None) -> None:
     soon(box.page, lambda: differences(box.evaluate(FRAME), want))
 
 
-# GainExplorer and BatchExplorer
+# GainExplorer, BatchExplorer and ScalingExplorer
 
 
 def picture_shows(box, png: bytes, words: str) -> None:
@@ -196,6 +198,21 @@ def batch_shows(box, size: int, stage="stem", channel=28, number=0) -> None:
     assert f"{found.layer}, channel {channel}, of whose variance " in words
     assert f"running_var goes to {100 * shares[channel]:.0f} % of the variance of all 64: " in words
     picture_shows(box, png, words)
+
+
+@cache
+def fed() -> feeding.Feeding:
+    return feeding.Feeding(load_detector())
+
+
+def scaling_shows(box, emitted="0-1", expected="0-1", picture=scaling.FIRST) -> None:
+    """Wait until the ScalingExplorer shows this picture, emitted and taken for these formats."""
+    view = fed().view(feeding.State(picture, emitted, expected))
+    image = convert(feeding.pictures()[picture][0], "0-1", emitted)
+    low, high = convert(convert(image, expected, "0-1"), "0-1", "torchvision").aminmax()
+    words = view.sentence()
+    assert f"taken for {expected}: the network gets {feeding.between((low, high))} after" in words
+    picture_shows(box, scaling.picture(view), words)
 
 
 # AuditExplorer
@@ -245,8 +262,15 @@ AUDIT = Explorer(
     lambda box, hand: hand.choose(labelled(box, "builder"), "fcos_resnet50_fpn"),
     partial(audit_shows, builder="fcos_resnet50_fpn", weights="pretrained"),
 )
+SCALING = Explorer(
+    "scaling",
+    {name: partial(scaling_shows, emitted=emitted) for name, emitted in feeding.PRESETS.items()},
+    lambda box, hand: hand.choose(labelled(box, "the loader emits"), "keras-caffe"),
+    partial(scaling_shows, emitted="keras-caffe"),
+)
 EXPLORERS = {
     "01_two_backbones": (gain_of("ResNet-50"), NORM),
     "02_batchnorm": (BATCH,),
     "03_frozen_batchnorm": (gain_of("Lite0"), AUDIT),
+    "05_input_scaling": (SCALING,),
 }

@@ -13,10 +13,12 @@ from explorers import (
     BATCH,
     EXPLORERS,
     NORM,
+    SCALING,
     audit_shows,
     batch_shows,
     gain_shows,
     largest,
+    scaling_shows,
     shows,
     statistics,
 )
@@ -249,6 +251,42 @@ def test_long_findings_scroll_by_keyboard(page):
     expect(findings).to_be_focused()
 
 
+@of("05_input_scaling")
+@hands
+def test_every_control_of_the_scaling_explorer(page, hand):
+    box = SCALING.box(page)
+    button(box, "halved").click()
+    before, state = layout(box), {"emitted": "halved"}
+    names = {"emitted": "the loader emits", "expected": "the network is told"}
+
+    def now(**change):
+        state.update(change)
+        scaling_shows(box, **state)
+        expect(box.locator(".scaling-error")).to_be_empty()  # no choice is an error
+        assert box.evaluate(LAYOUT) == before
+        assert box.evaluate(CUT_OFF) == []
+
+    for change in (
+        {"expected": "halved"},
+        {"emitted": "torchvision, twice"},
+        {"expected": "divided twice"},
+        {"picture": "coffee"},
+        {"picture": "scene 6"},
+        {"expected": "mmdet-pytorch"},
+    ):
+        [(control, option)] = change.items()
+        hand.choose(labelled(box, names.get(control, control)), option)
+        now(**change)
+        expect(button(box, "custom")).to_have_class(re.compile("mod-active"))
+    hand.press(button(box, "normalized twice"))
+    now(emitted="torchvision", expected="0-1")
+    for control, name in names.items():
+        expect(labelled(box, name)).to_have_value(state[control])
+    hand.choose(labelled(box, "picture"), "scene 1")
+    now(picture="scene 1")
+    SCALING.switches(page, hand)
+
+
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
 def test_readable_in_both_themes(page, notebook, theme, tmp_path):
     """No words cut off, none too faint. SCREENSHOTS=folder keeps the pictures to look at."""
@@ -271,7 +309,7 @@ def test_readable_in_both_themes(page, notebook, theme, tmp_path):
             look(box, f"{explorer.name}-{number}")
 
 
-@of("02_batchnorm", "03_frozen_batchnorm")  # 01 is in test_without_kernel.py
+@of("02_batchnorm", "03_frozen_batchnorm", "05_input_scaling")  # 01 is in test_without_kernel.py
 def test_last_of_all_presets_still_switch_when_the_kernel_is_shut_down(page, notebook):
     for explorer in EXPLORERS[notebook]:
         explorer.change(explorer.box(page), Mouse())
