@@ -1,6 +1,7 @@
 """What every explorer does with events: tell the reader's from its own, and drop stale ones."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from html import escape
@@ -15,7 +16,8 @@ class Live:
 
     def __init__(self, name: str):
         self._following = True  # whether a change of a control is the reader's
-        self._pending: asyncio.TimerHandle | None = None
+        self._pending: dict[Callable, asyncio.TimerHandle] = {}
+        self._drawing = threading.RLock()  # JupyterLab's events may come in several threads
         self._name = name  # before "-error", the CSS class of the message
         self._error = W.HTML()
         self._say("")
@@ -34,14 +36,26 @@ class Live:
             self._following = before
 
     def _soon(self, draw: Callable[[], None]) -> None:
-        """Call `draw` once no further event has come for a moment: the last of a burst wins."""
+        """Call `draw` once it has not been asked for again for a moment: of a burst, the last wins.
+
+        One such call runs at a time.
+        """
+
+        def alone():
+            with self._drawing:
+                draw()
+
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:  # no loop, no bursts
-            return draw()
-        if self._pending is not None:
-            self._pending.cancel()
-        self._pending = loop.call_later(PATIENCE, draw)
+            return alone()
+        self._not_now(draw)
+        self._pending[draw] = loop.call_later(PATIENCE, alone)
+
+    def _not_now(self, draw: Callable[[], None]) -> None:
+        """Forget a call that `_soon` was asked for."""
+        if (pending := self._pending.pop(draw, None)) is not None:
+            pending.cancel()
 
     def _say(self, text: str) -> None:
         warning = f"<strong>Not shown:</strong> {escape(text)}" if text else ""

@@ -210,6 +210,7 @@ class ScalingExplorer(Live):
 
     def _changed(self, change) -> None:
         if self._following:
+            self._not_now(self._follow)  # the reader goes first
             self._soon(self._draw)
 
     def _ipython_display_(self) -> None:
