@@ -214,6 +214,15 @@ def test_breaking_off_is_noticed_without_a_bar(server, path, monkeypatch):
     assert_recovers(server, path)
 
 
+@pytest.fixture
+def interruptible():
+    """A job in the background of a shell ignores the signal, and its children with it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_keyboard_interrupt_is_raised_and_resumed(server, path):
     server.manner = "interrupts"
     with pytest.raises(KeyboardInterrupt):
