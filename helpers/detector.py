@@ -19,17 +19,34 @@ from torchvision.ops import MultiScaleRoIAlign, box_iou
 
 from helpers import DATA
 from helpers.download import is_whole
+from helpers.pixels import MEAN, STD
 from helpers.scenes import CLASSES, SIZE, Scene
-
-CHECKPOINT = DATA / "checkpoints" / "detector.pt"
-SHA256 = "59d5639fe31d6eb8c1977d13a750dc297c4e18d56904f7e7f0ab33ca1194b5cc"
 
 WIDTHS = {"layer1": 32, "layer2": 64, "layer3": 128, "layer4": 256}
 FPN_WIDTH = 64
 HEAD_WIDTH = 128
 ANCHORS = (8, 16, 32, 64, 128)  # pixels, one size for each of P2 … P6
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, torchvision's default
+NO_OBJECTS = "No objects to find: give at least one scene that has some."
 CANONICAL_SCALE = 64  # torchvision's 224 would pool every box of a 128 px scene from P2
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """A `norm_layer` for `detector` that looks at one image at a time: 8 groups of channels."""
+    return nn.GroupNorm(8, channels)
+
+
+TRAINED = {  # the normalization of its body; its weights, and their sha256
+    "batch": (
+        nn.BatchNorm2d,
+        DATA / "checkpoints" / "detector.pt",
+        "59d5639fe31d6eb8c1977d13a750dc297c4e18d56904f7e7f0ab33ca1194b5cc",
+    ),
+    "group": (
+        group_norm,
+        DATA / "checkpoints" / "group_norm" / "detector.pt",
+        "",
+    ),
+}
 
 
 def body(norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d) -> nn.Sequential:
@@ -94,18 +111,24 @@ def detector(norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d) -> FasterR
     )
 
 
-def load_detector() -> FasterRCNN:
+def load_detector(norm: str = "batch") -> FasterRCNN:
     """The trained detector in eval mode; takes a list of images (3,H,W), RGB in 0–1.
 
-    data/checkpoints/ says how it was trained and what it scores. It normalizes by ImageNet's mean
-    and std, and resizes the long side to 128 pixels. RuntimeError for a missing or altered file.
+    `norm`: "batch", or "group" for the one trained with `group_norm` instead. The README.md beside
+    the weights says how each was trained and what it scores. It normalizes by ImageNet's mean and
+    std, and resizes the long side to 128 pixels. ValueError for another `norm`, RuntimeError for a
+    missing or altered file.
     """
-    if not is_whole(CHECKPOINT, SHA256):
+    if norm not in TRAINED:
+        raise ValueError(f"No detector {norm!r} here: choose one of {', '.join(TRAINED)}.")
+    norm_layer, file, sha256 = TRAINED[norm]
+    if not is_whole(file, sha256):
         raise RuntimeError(
-            f"The detector's weights ({CHECKPOINT.name}) are missing or altered: "
+            f"The detector's weights ({file.relative_to(DATA)}) are missing or altered: "
             "restore them with `git checkout -- data/checkpoints`."
         )
-    return unpacked(torch.load(CHECKPOINT, map_location="cpu", weights_only=True))
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    return unpacked(state, norm_layer)
 
 
 def load_body() -> nn.Sequential:
@@ -131,10 +154,12 @@ def packed(model: FasterRCNN) -> dict[str, Tensor]:
     return {name: t.half() if t.dim() > 1 else t.clone() for name, t in state.items()}
 
 
-def unpacked(state: dict[str, Tensor]) -> FasterRCNN:
+def unpacked(
+    state: dict[str, Tensor], norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d
+) -> FasterRCNN:
     """The detector in eval mode, in float32, from what `packed` gave."""
     with torch.random.fork_rng(devices=[]):
-        model = detector()
+        model = detector(norm_layer)
     model.load_state_dict(state)
     return model.eval()
 
@@ -149,6 +174,20 @@ class Scores:
 
 
 @torch.no_grad()
+def detect(model: nn.Module, scenes: list[Scene], batch_size: int = 16) -> list[dict[str, Tensor]]:
+    """What `model`, in eval mode, makes of each scene's image: boxes, labels, scores.
+
+    `batch_size` images pass at a time, which matters only to layers that normalize by the batch.
+    ValueError for a model in train mode.
+    """
+    if model.training:
+        raise ValueError("The model is in train mode: call .eval() first.")
+    results = []
+    for start in range(0, len(scenes), batch_size):
+        results += model([image for image, _ in scenes[start : start + batch_size]])
+    return results
+
+
 def evaluate(
     model: nn.Module,
     scenes: list[Scene],
@@ -156,41 +195,45 @@ def evaluate(
     iou: float = 0.5,
     batch_size: int = 16,
 ) -> Scores:
-    """What `model`, in eval mode, finds with at least this `score`.
+    """What `model`, in eval mode, finds with at least this `score`: `detect`, then `rate`."""
+    if not any(len(target["labels"]) for _, target in scenes):
+        raise ValueError(NO_OBJECTS)
+    return rate(detect(model, scenes, batch_size), scenes, score, iou)
+
+
+def rate(
+    results: list[dict[str, Tensor]], scenes: list[Scene], score: float = 0.5, iou: float = 0.5
+) -> Scores:
+    """The scores of what `detect` gave for these scenes.
 
     The best score first, a detection takes the free object of its class that it overlaps most, by
-    at least `iou`; one that finds none is a false positive. `batch_size` images are detected at a
-    time, which matters only to layers that normalize by the batch.
-
-    ValueError for a model in train mode and for scenes without any object. Matched as in
-    pycocotools 2.0 (COCOeval.evaluateImg; there, recall counts every score).
+    at least `iou`; one that finds none is a false positive. ValueError for scenes without any
+    object. Matched as in pycocotools 2.0 (COCOeval.evaluateImg; there, recall counts every score).
     """
-    if model.training:
-        raise ValueError("The model is in train mode: call .eval() first.")
     objects = sum(len(target["labels"]) for _, target in scenes)
     if not objects:
-        raise ValueError("No objects to find: give at least one scene that has some.")
+        raise ValueError(NO_OBJECTS)
     found = wrong = 0
-    for start in range(0, len(scenes), batch_size):
-        images, targets = zip(*scenes[start : start + batch_size], strict=True)
-        for result, target in zip(model(list(images)), targets, strict=True):
-            kept = {name: values[result["scores"] >= score] for name, values in result.items()}
-            matched = _matches(kept, target, iou)
-            found += matched
-            wrong += len(kept["scores"]) - matched
+    for result, (_, target) in zip(results, scenes, strict=True):
+        kept = {name: values[result["scores"] >= score] for name, values in result.items()}
+        matched = len(matches(kept, target, iou))
+        found += matched
+        wrong += len(kept["scores"]) - matched
     return Scores(found / objects, wrong / len(scenes), objects)
 
 
-def _matches(result: dict[str, Tensor], target: dict[str, Tensor], iou: float) -> int:
-    """How many detections take an object."""
+def matches(
+    result: dict[str, Tensor], target: dict[str, Tensor], iou: float = 0.5
+) -> dict[int, int]:
+    """Detection → the object it takes, by their numbers; see `rate`."""
+    taken: dict[int, int] = {}
     if not len(target["labels"]):
-        return 0
+        return taken
     overlaps = box_iou(result["boxes"], target["boxes"])
     overlaps[result["labels"][:, None] != target["labels"]] = -1
-    matched = 0
-    for detection in result["scores"].argsort(descending=True, stable=True):
+    for detection in result["scores"].argsort(descending=True, stable=True).tolist():
         overlap, nearest = overlaps[detection].max(0)
         if overlap >= iou:
             overlaps[:, nearest] = -1
-            matched += 1
-    return matched
+            taken[detection] = nearest.item()
+    return taken

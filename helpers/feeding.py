@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
-from torchvision.ops import box_iou
 
 from helpers import photos
 from helpers.backbones import STAGES, body, stages
 from helpers.compare import ROUNDING, Row, short
+from helpers.detector import matches
 from helpers.pixels import KNOWN, PLAIN, convert
 from helpers.scenes import CLASSES, SIZE, scenes
 
@@ -252,24 +252,19 @@ def _histogram(right: Tensor, fed: Tensor) -> Histogram:
 def _matched(
     result: dict[str, Tensor], target: dict[str, Tensor] | None
 ) -> tuple[list[Box], list[Box] | None]:
-    """Detections and objects; who takes whom is that of helpers.detector.evaluate."""
+    """Detections, the best score first, and objects; who takes whom is that of `evaluate`."""
     kept = {name: values[result["scores"] >= SCORE] for name, values in result.items()}
     order = kept["scores"].argsort(descending=True, stable=True)
     kept = {name: values[order] for name, values in kept.items()}
-    takes, found = [False] * len(order), set()
-    if target is not None:
-        overlaps = box_iou(kept["boxes"], target["boxes"])
-        overlaps[kept["labels"][:, None] != target["labels"]] = -1
-        for number in range(len(order)):
-            overlap, nearest = overlaps[number].max(0)
-            if overlap >= IOU:
-                overlaps[:, nearest] = -1
-                takes[number] = True
-                found.add(nearest.item())
-    values = (kept["boxes"].tolist(), kept["labels"].tolist(), kept["scores"].tolist(), takes)
-    boxes = [Box(tuple(box), *rest) for box, *rest in zip(*values, strict=True)]
+    taken = {} if target is None else matches(kept, target, IOU)
+    values = (kept["boxes"].tolist(), kept["labels"].tolist(), kept["scores"].tolist())
+    boxes = [
+        Box(tuple(box), label, score, number in taken)
+        for number, (box, label, score) in enumerate(zip(*values, strict=True))
+    ]
     if target is None:
         return boxes, None
+    found = set(taken.values())
     objects = zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True)
     return boxes, [
         Box(tuple(box), label, 1.0, i in found) for i, (box, label) in enumerate(objects)

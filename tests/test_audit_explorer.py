@@ -188,7 +188,7 @@ def test_every_control_has_a_label(explorer):
 
 def test_the_output_is_a_sentence_per_preset_where_widgets_cannot_run(explorer, monkeypatch):
     shown = []
-    monkeypatch.setattr(module, "display", lambda data, **options: shown.append((data, options)))
+    monkeypatch.setattr(live, "display", lambda data, **options: shown.append((data, options)))
     explorer.builder.value = "resnet50"
     explorer._ipython_display_()
     data, options = shown[0]

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.ops import FrozenBatchNorm2d
 
-from helpers import DATA, backbones
+from helpers import DATA, backbones, coco
 from helpers import detector as module
 from helpers.detector import Scores, detector, evaluate, load_detector, packed, unpacked
 from helpers.norms import freeze, norm_layers, replace_norms
@@ -136,19 +136,22 @@ def test_loading_gives_the_same_bits_and_draws_nothing(trained):
 
 
 def test_the_file_is_small_and_half_precise():
-    assert module.CHECKPOINT.stat().st_size < 6e6
-    stored = torch.load(module.CHECKPOINT, weights_only=True)
-    assert all((t.dtype == torch.float16) == (t.dim() > 1) for t in stored.values())
+    for _, file, _ in module.TRAINED.values():
+        assert file.stat().st_size < 6e6
+        stored = torch.load(file, weights_only=True)
+        assert all((t.dtype == torch.float16) == (t.dim() > 1) for t in stored.values())
 
 
 @pytest.mark.parametrize("harm", ["altered", "cut", "missing"])
 @pytest.mark.parametrize("load", [load_detector, partial(backbones.load, "detector")])
 def test_a_broken_file_is_one_sentence(harm, load, monkeypatch, tmp_path):
     broken = tmp_path / "detector.pt"
-    content = module.CHECKPOINT.read_bytes()
+    norm_layer, file, sha256 = module.TRAINED["batch"]
+    content = file.read_bytes()
     if harm != "missing":
         broken.write_bytes(content[:-9] + (b"123456789" if harm == "altered" else b""))
-    monkeypatch.setattr(module, "CHECKPOINT", broken)
+    monkeypatch.setattr(module, "DATA", tmp_path)
+    monkeypatch.setitem(module.TRAINED, "batch", (norm_layer, broken, sha256))
     with pytest.raises(RuntimeError, match=r"detector.pt\) are missing or altered: .*git checkout"):
         load()
 
@@ -193,7 +196,7 @@ def test_it_finds_nothing_in_images_from_0_to_255(trained, held_out):
 
 
 def test_the_card_is_of_this_file():
-    assert module.SHA256 in CARD
+    assert module.TRAINED["batch"][2] in CARD
     assert re.search(r"(\d\d?) minutes of processor time", CARD)
     assert f"{sum(p.numel() for p in detector().parameters()):,} parameters" in CARD
 
@@ -286,7 +289,7 @@ def test_agrees_with_pycocotools(trained, held_out):
 
 def coco_matches(results, given):
     """How many detections COCO's own code matches at IoU 0.5, objects of every size together."""
-    judge = make.coco(results, given)
+    judge = coco.judge(results, given)
     images = [e for e in judge.evalImgs if e and e["aRng"] == judge.params.areaRng[0]]
     return sum(int((image["dtMatches"][0] > 0).sum()) for image in images)
 
@@ -329,11 +332,11 @@ def test_the_script_writes_detector_and_card_and_clears_up(tmp_path, capsys):
     model = unpacked(torch.load(tmp_path / "detector.pt", weights_only=True))
     assert math.isfinite(evaluate(model, scenes(2, 0)).recall)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert re.search('SHA256 = "(.*)"', capsys.readouterr().out)[1] in card
+    assert re.search('sha256 "(.*)"', capsys.readouterr().out)[1] in card
     assert "2 steps of 8 images" in card and "4 held-out scenes" in card
 
 
 def test_without_pycocotools_it_says_so_before_it_trains(monkeypatch, tmp_path):
-    monkeypatch.setattr(make, "find_spec", lambda name: None)
+    monkeypatch.setattr(coco, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match="pip install pycocotools"):
         make.main(["--out", str(tmp_path)])

@@ -190,7 +190,7 @@ def test_who_takes_whom_is_that_of_the_scores():
         }
         boxes, truth = _matched(result, target)
         kept = {name: values[result["scores"] >= 0.5] for name, values in result.items()}
-        assert sum(box.matched for box in boxes) == detector_module._matches(kept, target, 0.5)
+        assert sum(box.matched for box in boxes) == len(detector_module.matches(kept, target, 0.5))
         assert sum(box.matched for box in truth) == sum(box.matched for box in boxes)
         assert [box.score for box in boxes] == sorted(kept["scores"].tolist(), reverse=True)
 

@@ -368,7 +368,7 @@ def test_the_output_carries_a_sentence_and_a_picture_for_where_widgets_cannot_ru
     explorer, monkeypatch
 ):
     shown = []
-    monkeypatch.setattr(gain, "display", lambda data, **options: shown.append((data, options)))
+    monkeypatch.setattr(live, "display", lambda data, **options: shown.append((data, options)))
     explorer._ipython_display_()
     data, options = shown[0]
     assert data["text/plain"] == sentence_in(explorer.frames[0])

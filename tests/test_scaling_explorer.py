@@ -355,7 +355,7 @@ def test_the_output_carries_sentences_and_a_picture_for_where_widgets_cannot_run
     explorer, monkeypatch
 ):
     shown = []
-    monkeypatch.setattr(module, "display", lambda data, **options: shown.append((data, options)))
+    monkeypatch.setattr(live, "display", lambda data, **options: shown.append((data, options)))
     explorer._ipython_display_()
     data, options = shown[0]
     wanted = [f"{n}: {sentence_in(f)}" for n, f in zip(PRESETS, explorer.frames, strict=False)]

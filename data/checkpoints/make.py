@@ -1,9 +1,9 @@
-"""Train the scene detector: python data/checkpoints/make.py [--seed 0] [--out FOLDER]
+"""Train the scene detector: python data/checkpoints/make.py [--norm group] [--out FOLDER]
 
 Writes detector.pt and its model card, README.md, and prints the sha256 to write into
-helpers/detector.py. One thread, about 15 minutes; interrupted, the next call goes on from
-training.part. On one machine and with one seed, every run gives the same weights bit for bit.
-Needs pycocotools, for COCO's AP.
+helpers/detector.py. With --norm group, the one that notebook 04 compares with, in group_norm/. One
+thread, about 15 minutes; interrupted, the next call goes on from training.part. On one machine and
+with one seed, every run gives the same weights bit for bit. Needs pycocotools, for COCO's AP.
 """
 
 import argparse
@@ -12,22 +12,27 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from functools import partial
 from importlib.metadata import version
-from importlib.util import find_spec
-from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 from torchvision.models.detection import FasterRCNN
 from tqdm import tqdm
 
-from helpers.detector import detector, evaluate, normalize, packed, unpacked
+from helpers import coco
+from helpers.detector import (
+    detect,
+    detector,
+    evaluate,
+    group_norm,
+    normalize,
+    packed,
+    unpacked,
+)
 from helpers.download import sha256_of
-from helpers.scenes import CLASSES, SHIFTS, Scene, scenes
+from helpers.scenes import SHIFTS, scenes
 
 HERE = Path(__file__).resolve().parent
 STEPS = 3400
@@ -36,6 +41,21 @@ RATE = 2e-3  # the highest learning rate
 HELD_OUT_SEED = 1
 HELD_OUT = 300  # scenes
 SAVE_EVERY = 100  # steps
+
+NORMS = {  # the layers; what the card says of them, of their statistics, and of another seed
+    "batch": (
+        nn.BatchNorm2d,
+        "batch normalization",
+        "Batch normalization in train mode, so the running statistics are those of training.",
+        "seed 1 gave recall 0.917 and AP 0.783.",
+    ),
+    "group": (
+        group_norm,
+        "group normalization (8 groups)",
+        "Group normalization has no running statistics.",
+        "not tried.",
+    ),
+}
 
 INPUTS = {
     "as it expects them": lambda image: image,
@@ -46,22 +66,23 @@ INPUTS = {
     "0–255": lambda image: 255 * image,
 }
 
-CARD = """# The scene detector
+CARD = """# The scene detector{title}
 
-`detector.pt` holds the weights of `helpers.detector.load_detector()`. It and this page were made by
-`python data/checkpoints/make.py`.
+`detector.pt` holds the weights of `helpers.detector.load_detector({argument})`. It and this page
+were made by `python data/checkpoints/make.py{option}`.
 
-**Model.** `helpers.detector.detector()`: torchvision's FasterRCNN, {parameters:,} parameters, batch
-normalization with eps 1e-5 in the body. Stored: weights in float16; the affine parameters, the
-running statistics and the biases in float32. {size:.1f} MB, sha256 `{sha256}`.
+**Model.** `helpers.detector.detector()`: torchvision's FasterRCNN, {parameters:,} parameters,
+{layers} with eps 1e-5 in the body. Stored: weights in float16; vectors (affine
+parameters, running statistics, biases) in float32. {size:.1f} MB, sha256
+`{sha256}`.
 
 **Data.** `helpers.scenes`: {seen:,} scenes, each seen once (seeds {first} to {last}, {images} of
-each). Their backgrounds are pieces of the four [bundled photos](../photos/README.md). So are those
+each). Their backgrounds are pieces of the four [bundled photos]({photos}). So are those
 of the held-out scenes: what is new there are the shapes, not the photos.
 
 **Training.** From scratch: {steps} steps of {images} images, AdamW, learning rate up to {rate:g},
-seed {seed}; {minutes:.0f} minutes of processor time on one core. Batch normalization in ordinary
-train mode, so the running statistics are those of training.
+seed {seed}; {minutes:.0f} minutes of processor time on one core.
+{statistics}
 
 **Scores** on {count} held-out scenes (seed {held_out_seed}). Recall and false positives
 (`helpers.detector.evaluate`): at IoU 0.5, of detections with a score of at least 0.5. COCO's AP
@@ -70,7 +91,7 @@ train mode, so the running statistics are those of training.
 {table}
 
 **Spread.** The same seed gives the same weights bit for bit on one machine, interrupted or not.
-Another seed, or a processor that rounds otherwise, gives another detector: SPREAD_TEXT
+Another seed, or a processor that rounds otherwise, gives another detector: {spread}
 
 **Made with** {versions}, Python {python}, {processor}.
 
@@ -81,7 +102,7 @@ Own work, BSD-3-Clause.
 
 
 def train(
-    seed: int, part: Path, steps: int = STEPS, images: int = IMAGES
+    seed: int, part: Path, steps: int = STEPS, images: int = IMAGES, norm: str = "batch"
 ) -> tuple[FasterRCNN, float]:
     """The trained model, and its minutes of processor time.
 
@@ -89,9 +110,11 @@ def train(
     scenes' seed 1,000,000·(seed + 1) + k.
     """
     torch.manual_seed(seed)
-    model = detector()
+    model = detector(NORMS[norm][0])
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-4)
     plan = {"seed": seed, "steps": steps, "images": images}
+    if norm != "batch":
+        plan["norm"] = norm
     start, seconds = 0, 0.0
     if part.exists():
         saved = torch.load(part, weights_only=True)
@@ -141,93 +164,60 @@ def table(model: FasterRCNN, count: int = HELD_OUT) -> str:
     return "\n".join(rows)
 
 
-@torch.no_grad()
-def average_precision(model: FasterRCNN, held_out: list[Scene]) -> tuple[float, float]:
-    """COCO's AP, the mean over IoU 0.50 to 0.95, and AP at IoU 0.5."""
-    judge = coco([model([image])[0] for image, _ in held_out], held_out)
-    with redirect_stdout(StringIO()):
-        judge.accumulate()
-        judge.summarize()
-    return judge.stats[0], judge.stats[1]
-
-
-def coco(results: list[dict[str, Tensor]], held_out: list[Scene]) -> Any:
-    """pycocotools' COCOeval of a detector's results, after its `evaluate()`."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    numbered = enumerate(held_out, 1)
-    objects = [record for number, (_, target) in numbered for record in records(target, number)]
-    for number, record in enumerate(objects, 1):
-        record |= {"id": number, "area": math.prod(record["bbox"][2:]), "iscrowd": 0}
-    numbered = enumerate(results, 1)
-    detections = [record for number, result in numbered for record in records(result, number)]
-    truth = COCO()
-    truth.dataset = {
-        "info": {},
-        "images": [{"id": number} for number in range(1, len(held_out) + 1)],
-        "categories": [{"id": label} for label in range(1, len(CLASSES))],
-        "annotations": objects,
-    }
-    with redirect_stdout(StringIO()):
-        truth.createIndex()
-        judge = COCOeval(truth, truth.loadRes(detections), "bbox")
-        judge.evaluate()
-    return judge
-
-
-def records(found: dict[str, Tensor], image: int) -> list[dict]:
-    """Boxes of one image as pycocotools takes them: x, y, width, height."""
-    boxes, labels = found["boxes"].tolist(), found["labels"].tolist()
-    scores = found.get("scores", torch.ones(len(boxes))).tolist()
-    return [
-        {"image_id": image, "category_id": label, "score": score, "bbox": [x, y, x2 - x, y2 - y]}
-        for (x, y, x2, y2), label, score in zip(boxes, labels, scores, strict=True)
-    ]
-
-
-def card(model: FasterRCNN, file: Path, seed: int, steps: int, minutes: float, count: int) -> str:
-    precision, at_half = average_precision(model, scenes(count, HELD_OUT_SEED))
+def card(model: FasterRCNN, file: Path, given: argparse.Namespace, minutes: float) -> str:
+    held_out = scenes(given.held_out, HELD_OUT_SEED)
+    precision, at_half = coco.average_precision(detect(model, held_out, batch_size=1), held_out)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     packages = ("torch", "torchvision", "numpy", "pillow", "pycocotools")
+    _, layers, statistics, spread = NORMS[given.norm]
+    plain = given.norm == "batch"
     return CARD.format(
+        title="" if plain else f", with {layers}",
+        argument="" if plain else f'"{given.norm}"',
+        option="" if plain else f" --norm {given.norm}",
+        layers=layers,
+        statistics=statistics,
+        spread=spread,
+        photos="../photos/README.md" if plain else "../../photos/README.md",
         parameters=parameters,
         size=file.stat().st_size / 1e6,
         sha256=sha256_of(file),
-        seen=steps * IMAGES,
-        first=1_000_000 * (seed + 1),
-        last=1_000_000 * (seed + 1) + steps - 1,
+        seen=given.steps * IMAGES,
+        first=1_000_000 * (given.seed + 1),
+        last=1_000_000 * (given.seed + 1) + given.steps - 1,
         precision=precision,
         at_half=at_half,
-        table=table(model, count),
+        table=table(model, given.held_out),
         versions=", ".join(f"{name} {version(name).partition('+')[0]}" for name in packages),
         python=platform.python_version(),
         processor=platform.machine(),
-        **{"seed": seed, "steps": steps, "minutes": minutes, "count": count},
-        **{"images": IMAGES, "rate": RATE, "held_out_seed": HELD_OUT_SEED},
+        **{"seed": given.seed, "steps": given.steps, "minutes": minutes},
+        **{"count": given.held_out, "images": IMAGES, "rate": RATE},
+        held_out_seed=HELD_OUT_SEED,
     )
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Train the scene detector.")
+    parser.add_argument("--norm", choices=NORMS, default="batch", help="the body's normalization")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=STEPS, help=f"of {IMAGES} images each")
     parser.add_argument("--held-out", type=int, default=HELD_OUT, help="scenes to evaluate on")
-    parser.add_argument("--out", type=Path, default=HERE, help="folder for what is made")
+    parser.add_argument("--out", type=Path, help="folder for what is made")
     given = parser.parse_args(arguments)
-    if find_spec("pycocotools") is None:
-        raise SystemExit("COCO's AP comes from pycocotools: pip install pycocotools")
+    coco.need_pycocotools()
     torch.set_num_threads(1)
-    given.out.mkdir(parents=True, exist_ok=True)
-    part = given.out / "training.part"
-    model, minutes = train(given.seed, part, given.steps)
-    file = given.out / "detector.pt"
+    out = given.out or (HERE if given.norm == "batch" else HERE / "group_norm")
+    out.mkdir(parents=True, exist_ok=True)
+    part = out / "training.part"
+    model, minutes = train(given.seed, part, given.steps, norm=given.norm)
+    file = out / "detector.pt"
     _write(file, partial(torch.save, packed(model)))
-    stored = unpacked(torch.load(file, weights_only=True))
-    text = card(stored, file, given.seed, given.steps, minutes, given.held_out)
-    _write(given.out / "README.md", lambda fresh: fresh.write_text(text, encoding="utf-8"))
+    stored = unpacked(torch.load(file, weights_only=True), NORMS[given.norm][0])
+    text = card(stored, file, given, minutes)
+    _write(out / "README.md", lambda fresh: fresh.write_text(text, encoding="utf-8"))
     part.unlink()
-    print(f'SHA256 = "{sha256_of(file)}"')
+    print(f'sha256 "{sha256_of(file)}"')
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:

@@ -5,13 +5,12 @@ from html import escape
 from itertools import groupby
 
 import ipywidgets as W
-from IPython.display import display
 from torch import nn
 
 from helpers.audit import Audit, Layer, audit, audit_builder
 from helpers.census import WIRINGS, detection_builders
 from helpers.compare import short
-from helpers.explorers.live import Live
+from helpers.explorers.live import UNTOUCHED, Live
 from helpers.show import PIXELS
 
 GIVEN = "the given model"
@@ -48,7 +47,6 @@ NEEDS_KERNEL = (
     "The presets switch in the page alone. The controls below need a kernel: run the notebook "
     "first."
 )
-UNTOUCHED = "Change a control below, and this frame shows it live."
 
 _of_builder = lru_cache(audit_builder)
 
@@ -150,10 +148,6 @@ class AuditExplorer(Live):
         if self._following:
             self.weights.disabled = self.builder.value == GIVEN
             self._soon(self._draw)
-
-    def _ipython_display_(self) -> None:
-        # A widget's own text names the model, and differs with every run.
-        display({**self.box._repr_mimebundle_(), "text/plain": self.text}, raw=True)
 
 
 def sentence(found: Audit) -> str:

@@ -1,24 +1,20 @@
 """BatchExplorer: how the batch size changes what BatchNorm normalizes by, and what it stores."""
 
-import base64
-import io
 from collections.abc import Mapping
-from functools import lru_cache
-from html import escape
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import ipywidgets as W
-import matplotlib
 import numpy as np
-from IPython.display import display
-from matplotlib.ticker import MaxNLocator
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image
 from torch import nn
 
 from helpers.backbones import load
 from helpers.batches import Statistics, collect, crops
+from helpers.canvas import AXIS, Canvas, palette, tick_words, ticks
 from helpers.compare import short
-from helpers.explorers.live import Live
+from helpers.explorers import live
+from helpers.explorers.live import UNTOUCHED, Live
 from helpers.show import BLACK, BLUE, ORANGE, PIXELS
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -27,7 +23,7 @@ HEIGHT = 400
 TOP, BOTTOM = 70, 338  # of all three panels, px
 LEGEND, CLOUD_TOP = (56, 74, 92, 110), 128
 HISTOGRAM, BAR, CLOUD = (14, 300), (368, 420), (604, 790)  # left and right edges, px
-AXIS, FILL, DOT, MANY = "#666666", "#D0D4D8", "#5E6E7E", "#9CC5E0"
+FILL, DOT, MANY = "#D0D4D8", "#5E6E7E", "#9CC5E0"
 RADII = tuple(m * 10.0**e for e in range(-2, 4) for m in (1, 1.5, 2, 3, 4, 6))
 STYLE = f"""<style>
 .batch-explorer {{ max-width: {PIXELS}px; color: var(--jp-content-font-color1, inherit); }}
@@ -55,8 +51,7 @@ NEEDS_KERNEL = (
     "The batch size buttons switch in the page alone. The controls below need a kernel: run the "
     "notebook first."
 )
-UNTOUCHED = "Change a control below, and this frame shows it live."
-FINE = 2  # shapes are drawn so many times larger, and then averaged
+frame = partial(live.frame, "batch", "A channel by batch size")
 
 
 class State(NamedTuple):
@@ -86,7 +81,7 @@ def picture(state: State) -> tuple[bytes, str]:
         )
     batches = found.batches(state.size)
     chosen = (found.typical(batches) + state.batch) % len(batches)
-    canvas = _Canvas()
+    canvas = Canvas(HEIGHT, _palette())
     _draw_histograms(canvas, found, batches[chosen])
     _draw_bar(canvas, found, state.size)
     _draw_cloud(canvas, found, batches, chosen)
@@ -253,79 +248,8 @@ class BatchExplorer(Live):
         self.channel.max = self._statistics.channels - 1
         self.channel.value = channel
 
-    def _ipython_display_(self) -> None:
-        # A widget's own text names the model, and differs with every run.
-        data = {
-            **self.box._repr_mimebundle_(),
-            "image/png": base64.b64encode(self.png).decode(),
-            "text/plain": self.text,
-        }
-        display(data, metadata={"image/png": {"alt": self.text}}, raw=True)
 
-
-def frame(png: bytes | None, sentence: str) -> str:
-    """The HTML of a picture with its sentence below; without a picture, the sentence in its place.
-
-    Either takes the same room.
-    """
-    words = escape(sentence)
-    if png is None:
-        return f'<div class="batch-picture">{words}</div><div class="batch-sentence"></div>'
-    source = "data:image/png;base64," + base64.b64encode(png).decode()
-    # The sentence stands below: as the alt text, a screen reader would read it twice.
-    image = f'<img class="batch-picture" alt="A channel by batch size" src="{source}">'
-    return f'{image}<div class="batch-sentence" role="status">{words}</div>'
-
-
-class _Canvas:
-    """Shapes, antialiased, and text on top of them; coordinates in px of the finished picture."""
-
-    def __init__(self):
-        self._shapes = Image.new("RGB", (FINE * PIXELS, FINE * HEIGHT), "white")
-        self._draw = ImageDraw.Draw(self._shapes)
-        self._texts = []
-
-    def line(self, points, color, width=1.0) -> None:
-        self._draw.line(self._scaled(points), color, round(FINE * width), joint="curve")
-
-    def dashed(self, start, end, color, width=1.5) -> None:
-        start, end = np.array(start, float), np.array(end, float)
-        length = np.hypot(*(end - start))
-        for first in np.arange(0, length, 7):
-            part = np.array([first, min(first + 4, length)]) / length
-            self.line(start + part[:, None] * (end - start), color, width)
-
-    def polygon(self, points, color) -> None:
-        self._draw.polygon(self._scaled(points), color)
-
-    def disc(self, x, y, radius, fill, outline="white") -> None:
-        corners = self._scaled([(x - radius, y - radius), (x + radius, y + radius)])
-        self._draw.ellipse(corners, fill, outline, FINE)
-
-    def cross(self, x, y) -> None:
-        for color, width, arm in (("white", 5, 10), (BLACK, 2.5, 8)):
-            self.line([(x - arm, y), (x + arm, y)], color, width)
-            self.line([(x, y - arm), (x, y + arm)], color, width)
-
-    def text(self, x, y, words, anchor="lm", size=13) -> None:
-        """Anchors are Pillow's."""
-        self._texts.append(((x, y), words, BLACK, _font(size), anchor))
-
-    def png(self) -> bytes:
-        finished = self._shapes.reduce(FINE)
-        draw = ImageDraw.Draw(finished)
-        for place, words, color, font, anchor in self._texts:
-            draw.text(place, words, color, font, anchor)
-        out = io.BytesIO()
-        finished.quantize(palette=_palette(), dither=Image.Dither.NONE).save(out, "png")
-        return out.getvalue()
-
-    @staticmethod
-    def _scaled(points) -> list[tuple[float, float]]:
-        return [(FINE * x, FINE * y) for x, y in points]
-
-
-def _draw_histograms(canvas: _Canvas, found: Statistics, batch: np.ndarray) -> None:
+def _draw_histograms(canvas: Canvas, found: Statistics, batch: np.ndarray) -> None:
     left, right = HISTOGRAM
     low, high = found.edges[0, [0, -1]]
     merge = 2 if found.pixels > 500 else 4  # small maps: wider bins
@@ -353,15 +277,15 @@ def _draw_histograms(canvas: _Canvas, found: Statistics, batch: np.ndarray) -> N
     canvas.dashed((at, TOP - 16), (at, BOTTOM), BLACK)
     beside, anchor = (6, "lm") if at < (left + right) / 2 else (-6, "rm")
     canvas.text(at + beside, TOP - 10, "running mean", anchor)
-    for tick in _ticks(low, high):
+    for tick in ticks(low, high):
         canvas.line([(column(tick), BOTTOM), (column(tick), BOTTOM + 4)], AXIS)
-        canvas.text(column(tick), BOTTOM + 12, _tick(tick), "mt")
+        canvas.text(column(tick), BOTTOM + 12, tick_words(tick), "mt")
     canvas.text(left, 4, f"One batch: {_images(len(batch))}", "lt", 15)
     canvas.text(left, 26, "thin: each image · filled: merged", "lt")
     canvas.text((left + right) / 2, HEIGHT - 8, "input   ▲ mean of each image", "mb")
 
 
-def _draw_bar(canvas: _Canvas, found: Statistics, size: int) -> None:
+def _draw_bar(canvas: Canvas, found: Statistics, size: int) -> None:
     left, right = BAR
     within, between, stored = _percents(found, size)
     most = 1.12 * max(100.0, min(stored, 200.0))
@@ -407,7 +331,7 @@ def _apart(labels: list[tuple[float, str]]) -> np.ndarray:
     return np.minimum(rows, BOTTOM - heights[-1] / 2 - gaps[-1]) + gaps
 
 
-def _draw_cloud(canvas: _Canvas, found: Statistics, batches: np.ndarray, chosen: int) -> None:
+def _draw_cloud(canvas: Canvas, found: Statistics, batches: np.ndarray, chosen: int) -> None:
     """Across: how far the mean is off, up: what the layer divides by, in units of the stored."""
     left, right = CLOUD
     reach = _reach(found)
@@ -427,26 +351,26 @@ def _draw_cloud(canvas: _Canvas, found: Statistics, batches: np.ndarray, chosen:
                 canvas.line([(xs[i], ys[i]), (xs[i + 1], ys[i + 1])], AXIS)
         canvas.text(*place(0, 1 + radius), f" {radius:g}", "lb")
     canvas.line([(left, CLOUD_TOP), (left, BOTTOM), (right, BOTTOM)], AXIS)
-    for tick in _ticks(-reach, reach):
+    for tick in ticks(-reach, reach):
         x, _ = place(tick, 0)
         canvas.line([(x, BOTTOM), (x, BOTTOM + 4)], AXIS)
-        canvas.text(x, BOTTOM + 12, _tick(tick), "mt")
-    for tick in _ticks(low, low + (BOTTOM - CLOUD_TOP) / unit):
+        canvas.text(x, BOTTOM + 12, tick_words(tick), "mt")
+    for tick in ticks(low, low + (BOTTOM - CLOUD_TOP) / unit):
         _, y = place(0, tick)
         canvas.line([(left - 5, y), (left, y)], AXIS)
-        canvas.text(left - 9, y, _tick(tick), "rm")
+        canvas.text(left - 9, y, tick_words(tick), "rm")
     means, scales = _normalized(found, batches)
     dots = list(zip(*place(means, scales), strict=True))
     for x, y in dots:
         canvas.disc(x, y, 4, DOT)
     canvas.disc(*dots[chosen], 6, ORANGE, BLACK)
-    canvas.cross(*place(0, 1))
+    _cross(canvas, *place(0, 1))
     keys = "a batch", "the one at the left", "running mean and σ", "train − eval, in |weight|"
     for y, words in zip(LEGEND, keys, strict=True):
         canvas.text(left + 8, y, words)
     canvas.disc(left - 8, LEGEND[0], 4, DOT)
     canvas.disc(left - 8, LEGEND[1], 6, ORANGE, BLACK)
-    canvas.cross(left - 8, LEGEND[2])
+    _cross(canvas, left - 8, LEGEND[2])
     canvas.dashed((left - 20, LEGEND[3]), (left + 3, LEGEND[3]), AXIS, 1)
     count = len(batches)
     canvas.text(left - 30, 4, f"{count} batch{'es' * (count > 1)} of {batches.shape[1]}", "lt", 15)
@@ -506,36 +430,20 @@ def _percent(value: float) -> str:
     return f"{value:.0f} %"
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    ticks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high)
-    return [tick for tick in ticks if low <= tick <= high]
-
-
-def _tick(value: float) -> str:
-    return f"{round(value, 9) + 0.0:g}".replace("-", "−")
-
-
 def _box(left, top, right, bottom) -> list[tuple[float, float]]:
     return [(left, bottom), (left, top), (right, top), (right, bottom)]
 
 
 @lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
-
-
-@lru_cache
 def _palette() -> Image.Image:
     """Colors that fade into white, and into each other where they meet."""
-    names = "white", BLACK, AXIS, FILL, DOT, BLUE, MANY, ORANGE
-    white, black, axis, fill, dot, blue, many, orange = map(np.array, map(ImageColor.getrgb, names))
-    pairs = [(white, color) for color in (black, axis, fill, dot, blue, many, orange)]
-    pairs += [(fill, color) for color in (black, blue, many)]
-    pairs += [(black, color) for color in (blue, many, orange)]
-    blends = [  # steps wide enough for Pillow to find the nearest: white must stay white
-        a + (b - a) * np.linspace(0, 1, max(2, min(18, abs(b - a).max() // 12)))[:, None]
-        for a, b in pairs
-    ]
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(np.concatenate(blends).round().astype(int).ravel().tolist())
-    return palette
+    pairs = [("white", color) for color in (BLACK, AXIS, FILL, DOT, BLUE, MANY, ORANGE)]
+    pairs += [(FILL, color) for color in (BLACK, BLUE, MANY)]
+    pairs += [(BLACK, color) for color in (BLUE, MANY, ORANGE)]
+    return palette(pairs)
+
+
+def _cross(canvas: Canvas, x: float, y: float) -> None:
+    for color, width, arm in (("white", 5, 10), (BLACK, 2.5, 8)):
+        canvas.line([(x - arm, y), (x + arm, y)], color, width)
+        canvas.line([(x, y - arm), (x, y + arm)], color, width)

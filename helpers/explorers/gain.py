@@ -1,20 +1,19 @@
 """GainExplorer: what another eps does to every channel's gain, and which channels it breaks."""
 
-import base64
 from dataclasses import dataclass
-from html import escape
+from functools import partial
 from math import ceil, floor, log10
 from typing import NamedTuple
 
 import ipywidgets as W
 import numpy as np
-from IPython.display import display
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from helpers.backbones import load
 from helpers.compare import short
-from helpers.explorers.live import Live
+from helpers.explorers import live
+from helpers.explorers.live import UNTOUCHED, Live
 from helpers.norms import norm_layers
 from helpers.scatter import HEIGHT, Axes, scatter
 from helpers.show import PIXELS
@@ -42,7 +41,7 @@ NEEDS_KERNEL = (
     "The eps buttons switch in the page alone. The controls below need a kernel: run the notebook "
     "first."
 )
-UNTOUCHED = "Change a control below, and this frame shows it live."
+frame = partial(live.frame, "gain", "Gain by running variance")
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,29 +312,6 @@ class GainExplorer(Live):
     def _set_eps(self, eps: float) -> None:
         with self._not_following():
             self.eps.value = short(eps)
-
-    def _ipython_display_(self) -> None:
-        # A widget's own text names the model, and differs with every run.
-        data = {
-            **self.box._repr_mimebundle_(),
-            "image/png": base64.b64encode(self.png).decode(),
-            "text/plain": self.text,
-        }
-        display(data, metadata={"image/png": {"alt": self.text}}, raw=True)
-
-
-def frame(png: bytes | None, sentence: str) -> str:
-    """The HTML of a picture with its sentence below; without a picture, the sentence in its place.
-
-    Either takes the same room.
-    """
-    words = escape(sentence)
-    if png is None:
-        return f'<div class="gain-picture">{words}</div><div class="gain-sentence"></div>'
-    source = "data:image/png;base64," + base64.b64encode(png).decode()
-    # The sentence stands below: as the alt text, a screen reader would read it twice.
-    image = f'<img class="gain-picture" alt="Gain by running variance" src="{source}">'
-    return f'{image}<div class="gain-sentence" role="status">{words}</div>'
 
 
 def _gain(variance: np.ndarray, eps: float) -> np.ndarray:

@@ -1,6 +1,5 @@
 """NormExplorer: toggle the normalization of two networks, and see their feature maps part."""
 
-import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from helpers import photos, show
 from helpers.backbones import STAGES
 from helpers.compare import ROUNDING, Row, short
-from helpers.explorers.live import Live
+from helpers.explorers.live import Live, source
 from helpers.norms import KINDS
 from helpers.side_by_side import NETWORKS, PRESETS, Side, State, View, variants, view
 from helpers.variants import Variants
@@ -199,6 +198,7 @@ class NormExplorer(Live):
             self.photo.value = name
         self.draw()
 
+    @property
     def text(self) -> str:
         """What stands in for the widgets in words."""
         return "\n".join(
@@ -215,7 +215,7 @@ class NormExplorer(Live):
         )
         fig, _ = show.feature_maps(seen.a, seen.b, names, self._image(state))
         png = show.png(fig, f"{name}, {state.stage}, mean over channels. {seen.sentence}")
-        data = {**self.box._repr_mimebundle_(), "image/png": png, "text/plain": self.text()}
+        data = {**self.box._repr_mimebundle_(), "image/png": png, "text/plain": self.text}
         display(data, raw=True)
 
 
@@ -301,7 +301,7 @@ def frame(state: State, seen: View) -> str:
         ("A − B", apart, show.heatmap(difference, -span, span, True, side=1)),
     ]
     maps = "".join(
-        f'<figure><img alt="{escape(title)}, {escape(words)}" src="{_source(png)}">'
+        f'<figure><img alt="{escape(title)}, {escape(words)}" src="{source(png)}">'
         f"<figcaption>{escape(title)}<br>{escape(words)}</figcaption></figure>"
         for title, words, png in pictures
     )
@@ -327,7 +327,3 @@ def _row(stage: str, row: Row, chosen: bool) -> str:
         f'<div>{name}</div><div class="norm-track"><div class="norm-bar" '
         f'style="width: {100 * share:.1f}%"></div></div><div>{words}</div>'
     )
-
-
-def _source(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -1,22 +1,19 @@
 """ScalingExplorer: what the loader emits, what the network expects, and what it then detects."""
 
-import base64
 import io
-from functools import lru_cache
-from html import escape
+from functools import lru_cache, partial
 
 import ipywidgets as W
-import matplotlib
 import numpy as np
-from IPython.display import display
-from matplotlib.ticker import MaxNLocator
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image, ImageColor
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
+from helpers.canvas import AXIS, Canvas, font, palette_of, tick_words, ticks
 from helpers.compare import ROUNDING
 from helpers.detector import load_detector
-from helpers.explorers.live import Live
+from helpers.explorers import live
+from helpers.explorers.live import UNTOUCHED, Live
 from helpers.feeding import (
     PRESETS,
     Box,
@@ -41,7 +38,7 @@ TRACK = 506, 712  # of the bars, px
 LEAST, MOST = -3, 3  # decades at the ends of the bars
 SECOND, THIRD = 158, 316  # where the lower two panels start, px
 PLOT = 72  # height of a histogram, px
-AXIS, FILL, TRACK_FILL, KEY = "#666666", "#9CC5E0", "#E4E4E4", "#FF00FF"
+FILL, TRACK_FILL, KEY = "#9CC5E0", "#E4E4E4", "#FF00FF"
 FALSE = "#B34700"  # ORANGE, dark enough for white words
 MOST_BOXES = 12
 TAG = 16  # height of a label in the image, px
@@ -70,8 +67,7 @@ NEEDS_KERNEL = (
     "The presets switch in the page alone. The controls below need a kernel: run the notebook "
     "first."
 )
-UNTOUCHED = "Change a control below, and this frame shows it live."
-FINE = 2  # shapes are drawn so many times larger, and then averaged
+frame = partial(live.frame, "scaling", "What the detector is fed")
 
 
 def picture(view: View) -> bytes:
@@ -213,63 +209,15 @@ class ScalingExplorer(Live):
             self._not_now(self._follow)  # the reader goes first
             self._soon(self._draw)
 
-    def _ipython_display_(self) -> None:
-        # A widget's own text names the model, and differs with every run.
-        data = {
-            **self.box._repr_mimebundle_(),
-            "image/png": base64.b64encode(self.png).decode(),
-            "text/plain": self.text,
-        }
-        display(data, metadata={"image/png": {"alt": self.text}}, raw=True)
 
-
-def frame(png: bytes | None, sentence: str) -> str:
-    """The HTML of a picture with its sentence below; without a picture, the sentence in its place.
-
-    Either takes the same room.
-    """
-    words = escape(sentence)
-    if png is None:
-        return f'<div class="scaling-picture">{words}</div><div class="scaling-sentence"></div>'
-    source = "data:image/png;base64," + base64.b64encode(png).decode()
-    # The sentence stands below: as the alt text, a screen reader would read it twice.
-    image = f'<img class="scaling-picture" alt="What the detector is fed" src="{source}">'
-    return f'{image}<div class="scaling-sentence" role="status">{words}</div>'
-
-
-class _Canvas:
-    """Shapes, antialiased, and text on top of them; coordinates in px of the finished picture.
-
-    What is painted in KEY lets the image show through.
-    """
+class _Canvas(Canvas):
+    """What is painted in KEY lets the image show through."""
 
     def __init__(self):
-        self._shapes = Image.new("RGB", (FINE * PIXELS, FINE * HEIGHT), "white")
-        self._draw = ImageDraw.Draw(self._shapes)
-        self._texts = []
-
-    def line(self, points, color, width=1.0) -> None:
-        points = [(FINE * x, FINE * y) for x, y in points]
-        self._draw.line(points, color, round(FINE * width), joint="curve")
-
-    def polygon(self, points, color) -> None:
-        self._draw.polygon([(FINE * x, FINE * y) for x, y in points], color)
-
-    def box(self, left, top, right, bottom, color) -> None:
-        """Filled; of whole pixels, so that no edge is blended."""
-        left, top, right, bottom = (FINE * round(value) for value in (left, top, right, bottom))
-        if left < right and top < bottom:
-            self._draw.rectangle((left, top, right - 1, bottom - 1), color)
-
-    def text(self, x, y, words, anchor="lm", size=13, color=BLACK) -> None:
-        """Anchors are Pillow's."""
-        self._texts.append(((x, y), words, color, _font(size), anchor))
+        super().__init__(HEIGHT)
 
     def png(self, image: Tensor) -> bytes:
-        finished = self._shapes.reduce(FINE)
-        draw = ImageDraw.Draw(finished)
-        for place, words, color, font, anchor in self._texts:
-            draw.text(place, words, color, font, anchor)
+        finished = self.finished()
         fixed, colors = _palette()
         values = (255 * image.clamp(0, 1)).round().byte().permute(1, 2, 0).numpy()
         photo = Image.fromarray(np.ascontiguousarray(values))
@@ -363,7 +311,7 @@ def _tag(canvas: _Canvas, box: Box, words: str, fill: str, color: str, tags: lis
     """Beside or inside of the box, where it hides none of `tags`; it is added to them."""
     left, top, _, bottom = _placed(box)
     end = TOP + ENLARGED * SIZE - TAG
-    width = int(_font(12).getlength(words)) + 6
+    width = int(font(12).getlength(words)) + 6
     left = min(left, PHOTO + ENLARGED * SIZE - width)
     places = [min(max(y, TOP), end) for y in (top - TAG, bottom, top + 3, bottom - TAG - 3)]
 
@@ -394,17 +342,15 @@ def _draw_histogram(canvas: _Canvas, start: int, title: str, found: Histogram) -
     canvas.box(LEFT, start + 26, LEFT + 14, start + 38, FILL)
     words = f"now {between(found.span)}"
     canvas.text(LEFT + 20, start + 32, words)
-    at = LEFT + 20 + int(_font(13).getlength(words)) + 18
+    at = LEFT + 20 + int(font(13).getlength(words)) + 18
     canvas.line([(at, start + 32), (at + 14, start + 32)], BLACK, 2)
     canvas.text(at + 20, start + 32, f"right {between(found.right_span)}")
     canvas.polygon(outline(found.fed), FILL)
     canvas.line(outline(found.right), BLACK, 1.5)
     canvas.line([(LEFT, bottom), (RIGHT, bottom)], AXIS)
-    for tick in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high):
-        if low <= tick <= high:
-            canvas.line([(column(tick), bottom), (column(tick), bottom + 4)], AXIS)
-            words = f"{round(tick, 9) + 0.0:g}".replace("-", "−")
-            canvas.text(column(tick), bottom + 8, words, "mt")
+    for tick in ticks(low, high, 5):
+        canvas.line([(column(tick), bottom), (column(tick), bottom + 4)], AXIS)
+        canvas.text(column(tick), bottom + 8, tick_words(tick), "mt")
 
 
 def _draw_bars(canvas: _Canvas, view: View) -> None:
@@ -435,11 +381,6 @@ def _draw_bars(canvas: _Canvas, view: View) -> None:
 
 
 @lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
-
-
-@lru_cache
 def _palette() -> tuple[Image.Image, np.ndarray]:
     """Colors that fade into white, and into each other where they meet; (n, 3) of them."""
     names = "white", BLACK, AXIS, FILL, BLUE, ORANGE, FALSE, TRACK_FILL
@@ -452,6 +393,4 @@ def _palette() -> tuple[Image.Image, np.ndarray]:
         for a, b in pairs
     ]
     colors = np.concatenate(blends).round().astype(int)
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(colors.ravel().tolist())
-    return palette, colors
+    return palette_of(colors), colors
