@@ -44,7 +44,7 @@ TRAINED = {  # the normalization of its body; its weights, and their sha256
     "group": (
         group_norm,
         DATA / "checkpoints" / "group_norm" / "detector.pt",
-        "",
+        "168e0620b9dbdcf311c87ac5267b7282970d499c4fc0eee88422487a8c8175b7",
     ),
 }
 

@@ -156,6 +156,18 @@ def test_a_broken_file_is_one_sentence(harm, load, monkeypatch, tmp_path):
         load()
 
 
+def test_the_other_detector_normalizes_by_groups_and_finds_about_as_much(held_out):
+    model = load_detector("group")
+    assert {type(layer) for layer in norm_layers(model).values()} == {nn.GroupNorm}
+    assert not any("running" in name for name in model.state_dict())
+    assert 0.87 < evaluate(model, held_out).recall < 0.94
+
+
+def test_there_is_no_third_detector():
+    with pytest.raises(ValueError, match="No detector 'layer' here: choose one of batch, group"):
+        load_detector("layer")
+
+
 def test_packing_rounds_once():
     model = detector().eval()
     stored = packed(model)
@@ -195,8 +207,9 @@ def test_it_finds_nothing_in_images_from_0_to_255(trained, held_out):
     assert evaluate(trained, [(255 * image, target) for image, target in held_out]).recall <= 0.05
 
 
-def test_the_card_is_of_this_file():
-    assert module.TRAINED["batch"][2] in CARD
+def test_the_cards_are_of_these_files():
+    for _, file, sha256 in module.TRAINED.values():
+        assert sha256 in file.with_name("README.md").read_text(encoding="utf-8")
     assert re.search(r"(\d\d?) minutes of processor time", CARD)
     assert f"{sum(p.numel() for p in detector().parameters()):,} parameters" in CARD
 
