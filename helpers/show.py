@@ -18,6 +18,7 @@ from torch import Tensor
 
 from helpers.batches import Statistics
 from helpers.compare import ROUNDING, Comparison, short
+from helpers.runs import BySeed, Difference, mean
 
 PIXELS = 800  # the width of every figure: it fits a notebook's column, and a phone scales it down
 DPI = 100
@@ -211,6 +212,51 @@ def score_picture(rows: Mapping[str, Mapping[str, str]]):
         recall, wrong = (float(rows[name][c]) for c in ("recall", "false_positives"))
         words.append(f"{name} {recall:.2f} and {wrong:.2f}")
     return fig, f"Recall, and wrong boxes per image: {'; '.join(words)}."
+
+
+def run_picture(series: Mapping[str, Mapping[int, BySeed]], quantity: str):
+    """Every run a dot, by batch size; a line through the means of each series.
+
+    `series`: label → batch size → seed → value. Returns the figure and its description.
+    """
+    fig, axes = figure(height=3.8)
+    sizes = sorted({size for runs in series.values() for size in runs})
+    words = []
+    for number, ((label, runs), (color, marker, line)) in enumerate(
+        zip(series.items(), SERIES, strict=False)
+    ):
+        at = [sizes.index(size) + 0.16 * (number - (len(series) - 1) / 2) for size in runs]
+        means = [mean(values) for values in runs.values()]
+        axes.plot(at, means, ls=line, color=color, lw=2)
+        axes.plot([], [], ls=line, color=color, marker=marker, lw=2, label=label)
+        for x, values in zip(at, runs.values(), strict=True):
+            aside = 0.012 * (np.arange(len(values)) - (len(values) - 1) / 2)
+            axes.plot(x + aside, values.values(), marker, color=color, ms=5, mec="white", mew=0.5)
+        each = ", ".join(f"{short(m, 2)} at {size}" for m, size in zip(means, runs, strict=True))
+        words.append(f"{label}: {each}")
+    axes.set_xticks(range(len(sizes)), [f"B = {size}" for size in sizes])
+    axes.set(ylabel=quantity, ylim=(0, None))
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
+    title = f"{quantity[:1].upper()}{quantity[1:]}"
+    return fig, f"{title} by batch size, means of the runs: {'; '.join(words)}."
+
+
+def difference_picture(pairs: Mapping[str, Difference], quantity: str):
+    """A row per comparison: every pair's difference a dot, their mean with its interval a bar.
+
+    Returns the figure and its description.
+    """
+    fig, axes = figure(height=0.42 * len(pairs) + 1.3)
+    for row, found in enumerate(pairs.values()):
+        axes.plot([found.low, found.high], [row, row], color=BLUE, lw=9, alpha=0.3, zorder=1)
+        axes.plot([found.mean] * 2, [row - 0.24, row + 0.24], color=BLUE, lw=2.5, zorder=2)
+        up = row + 0.06 * (np.arange(len(found.pairs)) - (len(found.pairs) - 1) / 2)
+        axes.plot(found.pairs, up, "o", color=ORANGE, ms=5, mec="white", mew=0.5, zorder=3)
+    axes.axvline(0, color=BLACK, lw=1.2, zorder=0)
+    axes.set_yticks(range(len(pairs)), list(pairs))
+    axes.set(xlabel=f"difference of {quantity}", ylim=(len(pairs) - 0.5, -0.5))
+    words = "; ".join(f"{name}: {found}" for name, found in pairs.items())
+    return fig, f"Paired differences of {quantity}. {words}."
 
 
 def batch_picture(channel: Statistics, sizes: Sequence[int]):

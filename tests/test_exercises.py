@@ -9,6 +9,7 @@ import torch
 import wrong_batchnorm
 import wrong_frozen_batchnorm
 import wrong_input_scaling
+import wrong_small_batches
 from nbclient import NotebookClient
 
 from helpers import exercises
@@ -94,7 +95,8 @@ WRONG = {
         (lambda v, t, e: math.sqrt((v + t) / (v + e)), "your code raises"),
     ],
 }
-WRONG |= wrong_batchnorm.WRONG | wrong_frozen_batchnorm.WRONG | wrong_input_scaling.WRONG
+WRONG |= wrong_batchnorm.WRONG | wrong_frozen_batchnorm.WRONG
+WRONG |= wrong_small_batches.WRONG | wrong_input_scaling.WRONG
 CASES = [(key, attempt, says) for key, cases in WRONG.items() for attempt, says in cases]
 
 

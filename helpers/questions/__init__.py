@@ -3,7 +3,13 @@
 Words between backticks are code. `exercises.predict` and `exercises.quiz` show them.
 """
 
-from helpers.questions import batchnorm, frozen_batchnorm, input_scaling, two_backbones
+from helpers.questions import (
+    batchnorm,
+    frozen_batchnorm,
+    input_scaling,
+    small_batches,
+    two_backbones,
+)
 from helpers.questions.question import Option, Question
 
 __all__ = ["QUESTIONS", "Option", "Question"]
@@ -12,5 +18,6 @@ QUESTIONS: dict[str, Question] = (
     two_backbones.QUESTIONS
     | batchnorm.QUESTIONS
     | frozen_batchnorm.QUESTIONS
+    | small_batches.QUESTIONS
     | input_scaling.QUESTIONS
 )

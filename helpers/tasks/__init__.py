@@ -3,11 +3,21 @@
 Words between backticks are code. `exercises.check`, `hint` and `solution` show them.
 """
 
-from helpers.tasks import batchnorm, frozen_batchnorm, input_scaling, two_backbones
+from helpers.tasks import (
+    batchnorm,
+    frozen_batchnorm,
+    input_scaling,
+    small_batches,
+    two_backbones,
+)
 from helpers.tasks.task import Task, Verdict, markup, panel
 
 __all__ = ["TASKS", "Task", "Verdict", "markup", "panel"]
 
 TASKS: dict[str, Task] = (
-    two_backbones.TASKS | batchnorm.TASKS | frozen_batchnorm.TASKS | input_scaling.TASKS
+    two_backbones.TASKS
+    | batchnorm.TASKS
+    | frozen_batchnorm.TASKS
+    | small_batches.TASKS
+    | input_scaling.TASKS
 )

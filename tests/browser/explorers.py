@@ -21,9 +21,10 @@ from helpers.batches import Statistics, collect, crops
 from helpers.census import build
 from helpers.compare import Row, short
 from helpers.detector import load_detector
-from helpers.explorers import audit, batch, gain, scaling
+from helpers.explorers import audit, batch, curves, gain, reading, scaling
 from helpers.norms import norm_layers, replace_norms
 from helpers.pixels import convert
+from helpers.runs import by_seed, load_runs, mean
 from helpers.show import heatmap
 from helpers.side_by_side import NETWORKS, PRESETS, Side, State, sentence
 
@@ -215,6 +216,29 @@ def scaling_shows(box, emitted="0-1", expected="0-1", picture=scaling.FIRST) -> 
     picture_shows(box, scaling.picture(view), words)
 
 
+def reading_shows(box, state: reading.State) -> None:
+    """Wait until the ReadingExplorer shows these runs, read so."""
+    png, words = reading.picture(load_runs(), state)
+    found = by_seed(
+        load_runs("runs"), state.score, kind=state.kind, batch_size=1, statistics=state.reading
+    )
+    assert f"{mean(found):.3f} at B = 1, " in words
+    picture_shows(box, png, words)
+
+
+def curves_show(box, state: curves.State) -> None:
+    """Wait until the CurveExplorer shows these learning curves."""
+    png, words = curves.picture(load_runs("curves"), state)
+    last = [row for row in load_runs("curves") if row["update"] == 40]
+    losses = [
+        row["loss"]
+        for row in last
+        if (row["kind"], row["batch_size"], row["shift"]) == (*state.runs, state.shift)
+    ]
+    assert f"the last 10 updates is {sum(losses) / len(losses):.3f}, " in words
+    picture_shows(box, png, words)
+
+
 # AuditExplorer
 
 
@@ -268,9 +292,25 @@ SCALING = Explorer(
     lambda box, hand: hand.choose(labelled(box, "the loader emits"), "keras-caffe"),
     partial(scaling_shows, emitted="keras-caffe"),
 )
+READING = Explorer(
+    "reading",
+    {
+        name: partial(reading_shows, state=reading.State(read))
+        for name, read in reading.NAMES.items()
+    },
+    lambda box, hand: hand.choose(labelled(box, "score"), "COCO AP"),
+    partial(reading_shows, state=reading.State(score="ap")),
+)
+CURVES = Explorer(
+    "curves",
+    {name: partial(curves_show, state=state) for name, state in curves.PRESETS.items()},
+    lambda box, hand: hand.choose(labelled(box, "beside"), "frozen"),
+    partial(curves_show, state=curves.State(beside=("frozen", 16))),
+)
 EXPLORERS = {
     "01_two_backbones": (gain_of("ResNet-50"), NORM),
     "02_batchnorm": (BATCH,),
     "03_frozen_batchnorm": (gain_of("Lite0"), AUDIT),
+    "04_small_batches": (READING, CURVES),
     "05_input_scaling": (SCALING,),
 }

@@ -11,13 +11,17 @@ import pytest
 from explorers import (
     AUDIT,
     BATCH,
+    CURVES,
     EXPLORERS,
     NORM,
+    READING,
     SCALING,
     audit_shows,
     batch_shows,
+    curves_show,
     gain_shows,
     largest,
+    reading_shows,
     scaling_shows,
     shows,
     statistics,
@@ -29,6 +33,8 @@ from widgets import CONTRAST, CUT_OFF, LAYOUT, answers, button, labelled, layout
 
 from helpers.backbones import STAGES
 from helpers.explorers.batch import SIZES
+from helpers.explorers.curves import State as CurvesState
+from helpers.explorers.reading import State as ReadingState
 from helpers.side_by_side import PRESETS, Side
 
 pytestmark = pytest.mark.browser
@@ -287,6 +293,53 @@ def test_every_control_of_the_scaling_explorer(page, hand):
     SCALING.switches(page, hand)
 
 
+@of("04_small_batches")
+@hands
+def test_every_control_of_the_explorers_of_stored_runs(page, hand):
+    for explorer, shows, state, changes, refused in (
+        (
+            READING,
+            reading_shows,
+            ReadingState(),
+            [
+                ("read with", "each batch's own", {"reading": "own"}),
+                ("score", "wrong boxes per image", {"score": "false_positives"}),
+                ("kind", "train, affine frozen", {"kind": "train, affine frozen"}),
+            ],
+            "texture",
+        ),
+        (
+            CURVES,
+            curves_show,
+            CurvesState(),
+            [
+                ("runs", "train, B = 4", {"runs": ("train", 4)}),
+                ("beside", "eval", {"beside": ("eval", 16)}),
+                ("runs", "train, affine frozen, B = 1", {"runs": ("train, affine frozen", 1)}),
+            ],
+            "gain",
+        ),
+    ):
+        box = explorer.box(page)
+        button(box, list(explorer.presets)[0]).click()
+        list(explorer.presets.values())[0](box)
+        before, error = layout(box), box.locator(f".{explorer.name}-error")
+        for label, option, change in changes:
+            hand.choose(labelled(box, label), option)
+            state = state._replace(**change)
+            shows(box, state)
+            expect(error).to_be_empty()
+            assert box.evaluate(LAYOUT) == before
+            assert box.evaluate(CUT_OFF) == []
+            expect(button(box, "custom")).to_have_class(re.compile("mod-active"))
+        hand.choose(labelled(box, "shift"), refused)
+        expect(error).to_contain_text(f'is stored for the shift "{refused}": choose')
+        shows(box, state)
+        assert box.evaluate(LAYOUT) == before
+        explorer.switches(page, hand)
+        expect(error).to_be_empty()
+
+
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
 def test_readable_in_both_themes(page, notebook, theme, tmp_path):
     """No words cut off, none too faint. SCREENSHOTS=folder keeps the pictures to look at."""
@@ -309,7 +362,8 @@ def test_readable_in_both_themes(page, notebook, theme, tmp_path):
             look(box, f"{explorer.name}-{number}")
 
 
-@of("02_batchnorm", "03_frozen_batchnorm", "05_input_scaling")  # 01 is in test_without_kernel.py
+# 01 is in test_without_kernel.py
+@of("02_batchnorm", "03_frozen_batchnorm", "04_small_batches", "05_input_scaling")
 def test_last_of_all_presets_still_switch_when_the_kernel_is_shut_down(page, notebook):
     for explorer in EXPLORERS[notebook]:
         explorer.change(explorer.box(page), Mouse())

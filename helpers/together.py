@@ -1,0 +1,85 @@
+"""Run functions of a notebook in several processes at once, under torchrun."""
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+SECONDS = 120  # to wait for the processes, which first import torch each
+
+SCRIPT = """\
+import json
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+{functions}
+
+
+torch.set_num_threads(1)
+dist.init_process_group("gloo")
+result = {main}()
+if dist.get_rank() == 0:
+    Path({answer!r}).write_text(json.dumps(result))
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def together(*functions: Callable, processes: int = 4) -> Any:
+    """What the last of `functions` returns, called without arguments in each of the processes.
+
+    Their source goes into a script of its own, where `torch`, `nn` and `dist` (torch.distributed,
+    its group initialized with gloo) are known, and nothing else of the caller's. The answer is that
+    of rank 0, and has to be JSON. Launched as `torchrun --standalone --nproc-per-node processes`;
+    takes about 3 s of processor time for each process, which imports torch.
+
+    RuntimeError, one sentence, where the processes cannot be started, fail, or take more than two
+    minutes; TypeError for a function whose source cannot be read.
+    """
+    try:
+        sources = [dedent(inspect.getsource(function)) for function in functions]
+    except OSError:
+        raise TypeError(
+            "A function's source cannot be read: define it in a cell or a file."
+        ) from None
+    with tempfile.TemporaryDirectory() as folder:
+        script, answer = Path(folder, "script.py"), Path(folder, "answer.json")
+        script.write_text(
+            SCRIPT.format(
+                functions="\n\n".join(sources), main=functions[-1].__name__, answer=str(answer)
+            ),
+            encoding="utf-8",
+        )
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", str(processes), str(script)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_MODULE_LOADING": "LAZY"}
+        try:
+            ended = subprocess.run(
+                command, env=environment, capture_output=True, text=True, timeout=SECONDS
+            )
+        except OSError as error:
+            raise RuntimeError(f"No processes can be started here: {error}.") from None
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(
+                f"The {processes} processes did not end within {SECONDS} seconds: a machine that "
+                "allows no connections between its own processes makes them wait for each other."
+            ) from None
+        if ended.returncode or not answer.exists():
+            raise RuntimeError(f"The {processes} processes failed: {_reason(ended.stderr)}")
+        return json.loads(answer.read_text())
+
+
+def _reason(stderr: str) -> str:
+    """The first exception that a process reports, or the last line there is."""
+    lines = [line.partition("]: ")[2] or line for line in stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if line.partition(":")[0].endswith(("Error", "Exception"))]
+    return (errors or lines or ["no message"])[0 if errors else -1]

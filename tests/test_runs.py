@@ -1,0 +1,150 @@
+"""The stored runs: what is read, how it is paired; the conditions that the design promises."""
+
+import itertools
+import statistics
+
+import pytest
+
+from helpers import runs
+from helpers.runs import (
+    READINGS,
+    by_seed,
+    by_size,
+    correlation,
+    difference,
+    load_runs,
+    mean,
+    signed,
+)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return load_runs()
+
+
+# ---------------------------------------------------------------- the stored rows
+
+
+def test_every_batchnorm_run_is_read_in_four_ways(rows):
+    names = ("kind", "batch_size", "shift", "rate", "seed")
+    found = {}
+    for row in rows:
+        found.setdefault(tuple(row[name] for name in names), []).append(row["statistics"])
+    assert len(found) > 50
+    for (kind, *_), read in found.items():
+        wanted = {"frozen": ["stored"], "eval": ["stored"]}.get(kind)
+        wanted = ["none"] if kind.startswith("group") else wanted
+        if kind == "untrained":
+            wanted = ["moving average", "recalibrated", *(f"own, {b}" for b in (1, 2, 4, 16))]
+        assert sorted(read) == sorted(wanted or READINGS)
+
+
+def test_the_main_table_has_six_paired_seeds():
+    main = load_runs("runs")
+    settings = {(row["kind"], row["batch_size"], row["statistics"]) for row in main}
+    for kind, size, read in settings:
+        assert [*by_seed(main, kind=kind, batch_size=size, statistics=read)] == [*range(6)]
+
+
+def test_scores_are_shares(rows):
+    assert all(0 <= row["recall"] <= 1 and 0 <= row["ap"] <= 1 for row in rows)
+    assert all(row["false_positives"] >= 0 for row in rows)
+
+
+def test_the_negative_control_holds():
+    """Without batch statistics B enters nowhere, so what differs is float32's rounding, and chance.
+
+    In float64 the two agree to 1e-6 (test_finetune.py).
+    """
+    main = load_runs("runs")
+    for kind in ("frozen", "eval"):
+        one, sixteen = (by_seed(main, kind=kind, batch_size=b) for b in (1, 16))
+        differences = [sixteen[seed] - one[seed] for seed in one]
+        assert max(map(abs, differences)) <= 0.01
+        assert abs(statistics.fmean(differences)) <= 0.004
+
+
+def test_at_sixteen_the_corrected_momentum_is_the_layers_own(rows):
+    for kind in ("train", "train, affine frozen"):
+        a, b = (
+            by_seed(load_runs("runs"), "ap", kind=kind, batch_size=16, statistics=read)
+            for read in READINGS[:2]
+        )
+        assert a == pytest.approx(b, abs=2e-3)
+
+
+# ---------------------------------------------------------------- reading and pairing
+
+
+def test_numbers_are_numbers(rows):
+    row = rows[0]
+    assert [type(row[name]) for name in ("kind", "batch_size", "rate", "recall")] == [
+        str,
+        int,
+        float,
+        float,
+    ]
+
+
+def test_by_seed_asks_for_what_is_unique(rows):
+    found = by_seed(load_runs("runs"), kind="frozen", batch_size=16)
+    assert len(found) == 6 and mean(found) == pytest.approx(sum(found.values()) / 6)
+    with pytest.raises(ValueError, match="Several rows of seed 0 fit"):
+        by_seed(load_runs("runs"), kind="frozen")
+    with pytest.raises(ValueError, match="No stored run fits"):
+        by_seed(rows, kind="melted")
+
+
+def test_by_size_holds_the_sizes_that_there_are():
+    main = load_runs("runs")
+    assert [*by_size(main, kind="frozen", statistics="stored")] == [1, 16]
+    found = by_size(main, "ap", kind="train", statistics="own")
+    assert [*found] == [1, 2, 4, 16]
+    assert found[4] == by_seed(main, "ap", kind="train", batch_size=4, statistics="own")
+    with pytest.raises(ValueError, match="No stored run fits"):
+        by_size(main, kind="melted")
+
+
+def test_a_correlation_over_all_runs_may_hold_at_no_batch_size():
+    a = {1: {0: 1.0, 1: 2.0, 2: 3.0}, 2: {0: 11.0, 1: 12.0, 2: 13.0}}
+    b = {1: {2: 1.0, 1: 2.0, 0: 3.0}, 2: {0: 13.0, 1: 12.0, 2: 11.0}}
+    overall, within = correlation(a, b)
+    assert overall > 0.9 and within == pytest.approx([-1, -1])
+
+
+def test_the_bootstrap_is_exact_and_paired():
+    a, b = {0: 0.1, 1: 0.5, 2: 0.9, 7: 0.0}, {2: 0.95, 0: 0.2, 1: 0.52}
+    found = difference(a, b)
+    pairs = [0.1, 0.02, 0.05]
+    assert found.mean == pytest.approx(statistics.fmean(pairs))
+    means = sorted(statistics.fmean(each) for each in itertools.product(pairs, repeat=3))
+    assert means[0] <= found.low <= means[1] and means[-2] <= found.high <= means[-1]
+    assert found.pairs == pytest.approx(tuple(pairs))
+    assert str(found) == "+0.057 (+0.020 to +0.100), 3 of 3"
+
+
+def test_a_difference_of_nothing_has_no_sign():
+    found = difference({0: 0.5, 1: 0.25}, {0: 0.5, 1: 0.25})
+    assert found == ((0, 0), 0, 0, 0) and str(found) == "0.000 (0.000 to 0.000), 0 of 2"
+    assert signed(-0.0001) == "0.000" and signed(-0.012) == "−0.012"
+
+
+@pytest.mark.parametrize("pair", [({}, {}), ({0: 1.0}, {0: 2.0}), ({0: 1.0, 1: 2.0}, {1: 2.0})])
+def test_one_pair_is_too_few(pair):
+    with pytest.raises(ValueError, match="two common seeds"):
+        difference(*pair)
+
+
+def test_too_many_to_resample_is_one_sentence():
+    many = dict.fromkeys(range(8), 0.5)
+    with pytest.raises(ValueError, match="7 at most"):
+        difference(many, many)
+
+
+def test_a_missing_or_unknown_table_is_one_sentence(monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match="No table 'walks' here"):
+        load_runs("walks")
+    monkeypatch.setattr(runs, "FOLDER", tmp_path)
+    with pytest.raises(FileNotFoundError, match="git checkout -- data/results"):
+        load_runs("runs")
