@@ -296,7 +296,7 @@ def test_every_control_of_the_scaling_explorer(page, hand):
 @of("04_small_batches")
 @hands
 def test_every_control_of_the_explorers_of_stored_runs(page, hand):
-    for explorer, shows, state, changes, refused in (
+    for explorer, shown, state, changes, refused in (
         (
             READING,
             reading_shows,
@@ -327,14 +327,14 @@ def test_every_control_of_the_explorers_of_stored_runs(page, hand):
         for label, option, change in changes:
             hand.choose(labelled(box, label), option)
             state = state._replace(**change)
-            shows(box, state)
+            shown(box, state)
             expect(error).to_be_empty()
             assert box.evaluate(LAYOUT) == before
             assert box.evaluate(CUT_OFF) == []
             expect(button(box, "custom")).to_have_class(re.compile("mod-active"))
         hand.choose(labelled(box, "shift"), refused)
         expect(error).to_contain_text(f'is stored for the shift "{refused}": choose')
-        shows(box, state)
+        shown(box, state)
         assert box.evaluate(LAYOUT) == before
         explorer.switches(page, hand)
         expect(error).to_be_empty()
