@@ -31,6 +31,7 @@ class Mutation(NamedTuple):
 FIRST = "01_two_backbones"
 SECOND = "02_batchnorm"
 THIRD = "03_frozen_batchnorm"
+FOURTH = "04_small_batches"
 FIFTH = "05_input_scaling"
 MUTATIONS = [
     Mutation(FIRST, "eps of 2020", "detector_body(eps=0.0)", "detector_body(eps=1e-5)"),
@@ -132,6 +133,42 @@ MUTATIONS = [
         "The 509 of a variance above 0",
         "The 500 of a variance above 0",
         "helpers/questions/frozen_batchnorm.py",
+    ),
+    Mutation(
+        FOURTH,
+        "stored score",
+        "train,1,texture and light,0.01,0,own,0.7422",
+        "train,1,texture and light,0.01,0,own,0.7522",
+        "data/results/small_batches/runs.csv",
+    ),
+    Mutation(FOURTH, "level", "LEVEL = 0.95", "LEVEL = 0.9", "helpers/runs.py"),
+    Mutation(
+        FOURTH, "pair", 'train["own"][16], train["own"][1]', 'train["own"][1], train["own"][16]'
+    ),
+    Mutation(
+        FOURTH, "all images", "all_64 = layer.expected_running_var(64)", "all_64 = layer.within"
+    ),
+    Mutation(FOURTH, "plotted distance", '"average": "moving_average"', '"average": "batch"'),
+    Mutation(
+        FOURTH, "plotted pair", "difference(best[16], recall)", "difference(recall, best[16])"
+    ),
+    Mutation(FOURTH, "frozen layer", "resnet50(norm_layer=norm)", "resnet50()"),
+    Mutation(FOURTH, "differentiable sum", "return summed(gradient)", "return gradient"),
+    Mutation(FOURTH, "counted pixels", "x.numel() / x.shape[1]", "x.numel() / x.shape[0]"),
+    Mutation(FOURTH, "recalibration", "[normalize(images)]", "[images]"),
+    Mutation(
+        FOURTH,
+        "option",
+        "It is steadier, and too low as before.",
+        "It is steadier.",
+        "helpers/questions/small_batches.py",
+    ),
+    Mutation(
+        FOURTH,
+        "preset of the curves",
+        '"frozen": State(("frozen", 16))',
+        '"frozen": State(("eval", 16))',
+        "helpers/explorers/curves.py",
     ),
     Mutation(FIFTH, "rescale", "seen = Rescale()(normalized)", "seen = Rescale()(image)"),
     Mutation(FIFTH, "stored scale", "center / 255, var / 255**2", "center / 255, var / 255"),

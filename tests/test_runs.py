@@ -52,26 +52,29 @@ def test_scores_are_shares(rows):
     assert all(row["false_positives"] >= 0 for row in rows)
 
 
-def test_the_negative_control_holds():
-    """Without batch statistics B enters nowhere, so what differs is float32's rounding, and chance.
+def test_the_negative_control_holds_exactly_in_float64():
+    """Without batch statistics B enters nowhere: 40 updates later, the scores are the same."""
+    exact = [
+        {column: by_seed(load_runs("extra"), column, kind="frozen, float64", batch_size=size)}
+        for size in (1, 16)
+        for column in runs.SCORES
+    ]
+    assert exact[:3] == exact[3:] and 0.6 < exact[0]["recall"][0] < 0.9
 
-    In float64 the two agree to 1e-6 (test_finetune.py).
-    """
+
+def test_the_negative_control_holds_up_to_chance_in_float32():
+    """Rounding turns a candidate box here and there, and training amplifies it."""
     main = load_runs("runs")
     for kind in ("frozen", "eval"):
-        one, sixteen = (by_seed(main, kind=kind, batch_size=b) for b in (1, 16))
-        differences = [sixteen[seed] - one[seed] for seed in one]
-        assert max(map(abs, differences)) <= 0.01
-        assert abs(statistics.fmean(differences)) <= 0.004
+        sizes = by_size(main, kind=kind, statistics="stored")
+        found = difference(sizes[16], sizes[1])
+        assert max(map(abs, found.pairs)) <= 0.03 and abs(found.mean) <= 0.015
 
 
-def test_at_sixteen_the_corrected_momentum_is_the_layers_own(rows):
+def test_at_sixteen_the_corrected_momentum_is_the_layers_own():
     for kind in ("train", "train, affine frozen"):
-        a, b = (
-            by_seed(load_runs("runs"), "ap", kind=kind, batch_size=16, statistics=read)
-            for read in READINGS[:2]
-        )
-        assert a == pytest.approx(b, abs=2e-3)
+        a, b = (by_size(load_runs("runs"), kind=kind, statistics=read)[16] for read in READINGS[:2])
+        assert a == b
 
 
 # ---------------------------------------------------------------- reading and pairing

@@ -57,6 +57,7 @@ MEASURED = 64  # scenes, of the test's, for the distances
 
 READINGS = ("moving average", "moving average, corrected", "recalibrated", "own")
 TRAINING = ("train", "train, affine frozen")  # kinds that normalize by the batch
+FLOAT64 = "frozen, float64"  # the control without rounding to speak of
 
 
 class Run(NamedTuple):
@@ -83,7 +84,8 @@ def plan(table: str) -> list[Run]:
         sizes |= {"frozen": (1, 16), "eval": (1, 16), "group": (16,)}
         return runs(range(6), [MAIN], sizes)
     sizes = {"train": (1, 16), "frozen": (16,), "eval": (16,), "group": (16,)}
-    return runs(range(3), [shift for shift in SHIFTS if shift != MAIN], sizes)
+    control = [Run(FLOAT64, size, MAIN, RATE, 0) for size in (1, 16)]
+    return control + runs(range(3), [shift for shift in SHIFTS if shift != MAIN], sizes)
 
 
 def runs(seeds: Iterable[int], shifts: list[str], sizes: dict[str, tuple]) -> list[Run]:
@@ -114,12 +116,15 @@ def do(run: Run) -> dict[str, list[tuple]]:
     if run.kind == "group, untrained":
         rows["runs"].append((*run, "none", *scores(load_detector("group"), test, 16)))
         return rows
+    batches = updates(run.shift, run.seed)
     if run.kind == "group":
         model = prepare(load_detector("group"), "train")
+    elif run.kind == FLOAT64:
+        model, test = prepare(load_detector(), "frozen").double(), doubled(test)
+        batches = [doubled(batch) for batch in batches]
     else:
         model = prepare(load_detector(), run.kind)
     averages = MovingAverages(model, corrected(0.1, run.batch_size))
-    batches = updates(run.shift, run.seed)
     losses = []
     training = finetune(model, run.batch_size, batches, UPDATES, run.rate, averages.update)
     for update, loss in enumerate(training, 1):
@@ -224,6 +229,10 @@ def first(part: nn.Module) -> nn.BatchNorm2d:
     return next(iter(norm_layers(part).values()))
 
 
+def doubled(drawn: list[Scene]) -> list[Scene]:
+    return [(image.double(), target) for image, target in drawn]
+
+
 @lru_cache(1)
 def test_scenes(shift: str) -> list[Scene]:
     return scenes(TEST, TEST_SEED, **SHIFTS[shift])
@@ -270,7 +279,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def carried_out(runs: list[Run], workers: int) -> Iterable[tuple[Run, dict[str, list[tuple]]]]:
-    """Each run with its rows, as it ends, under a progress bar."""
+    """Each run with its rows, as it ends, under a progress bar; one worker is this process."""
+    if workers == 1:
+        torch.set_num_threads(1)
+        for run in tqdm(runs, unit="run"):
+            yield run, do(run)
+        return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, one_thread) as pool:
         futures = {pool.submit(do, run): run for run in runs}
