@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("explorer", "scaling", "compare", "notebooks")
+NAMES = ("explorer", "scaling", "stored", "compare", "notebooks")
 
 
 def main() -> int:

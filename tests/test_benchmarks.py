@@ -16,7 +16,17 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import __main__ as everything  # noqa: E402
-from benchmarks import browser, compare, explorer, memory, notebooks, report, scaling, timing  # noqa: E402
+from benchmarks import (  # noqa: E402
+    browser,
+    compare,
+    explorer,
+    memory,
+    notebooks,
+    report,
+    scaling,
+    stored,
+    timing,
+)
 
 PICTURE = """from IPython.display import display
 display({"image/png": "AAAA", "text/plain": "a picture"}, raw=True)"""
@@ -113,6 +123,13 @@ def test_compare_is_measured_at_every_point():
     ratios = compare.over_two_forwards(rounds=1)
     assert ratios.keys() == compare.LIMITS.keys()
     assert all(map(math.isfinite, ratios.values()))
+
+
+def test_the_numbers_of_the_explorers_of_stored_runs_are_numbers():
+    found = [stored.picture_ms(rounds=1)]
+    for name in stored.EXPLORERS:
+        found += [stored.build_seconds(name), stored.handler_ms(name, rounds=1)]
+    assert all(value > 0 for value in found)
 
 
 def test_the_scaling_explorers_numbers_are_numbers():
