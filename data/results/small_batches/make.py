@@ -57,6 +57,7 @@ MEASURED = 64  # scenes, of the test's, for the distances
 
 READINGS = ("moving average", "moving average, corrected", "recalibrated", "own")
 TRAINING = ("train", "train, affine frozen")  # kinds that normalize by the batch
+RECALIBRATED = "recalibrated, frozen"  # first one, then the other, then fine-tuned
 FLOAT64 = "frozen, float64"  # the control without rounding to speak of
 
 
@@ -84,8 +85,10 @@ def plan(table: str) -> list[Run]:
         sizes |= {"frozen": (1, 16), "eval": (1, 16), "group": (16,)}
         return runs(range(6), [MAIN], sizes)
     sizes = {"train": (1, 16), "frozen": (16,), "eval": (16,), "group": (16,)}
+    others = runs(range(3), [shift for shift in SHIFTS if shift != MAIN], sizes)
     control = [Run(FLOAT64, size, MAIN, RATE, 0) for size in (1, 16)]
-    return control + runs(range(3), [shift for shift in SHIFTS if shift != MAIN], sizes)
+    first = [Run(RECALIBRATED, 16, shift, RATE, seed) for seed in range(3) for shift in SHIFTS]
+    return others + control + first
 
 
 def runs(seeds: Iterable[int], shifts: list[str], sizes: dict[str, tuple]) -> list[Run]:
@@ -119,6 +122,9 @@ def do(run: Run) -> dict[str, list[tuple]]:
     batches = updates(run.shift, run.seed)
     if run.kind == "group":
         model = prepare(load_detector("group"), "train")
+    elif run.kind == RECALIBRATED:
+        model = load_detector()
+        model = prepare(with_body(model, recalibrated(model, calibration)), "frozen")
     elif run.kind == FLOAT64:
         model, test = prepare(load_detector(), "frozen").double(), doubled(test)
         batches = [doubled(batch) for batch in batches]
