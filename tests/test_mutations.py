@@ -148,7 +148,7 @@ MUTATIONS = [
     Mutation(
         FOURTH, "all images", "all_64 = layer.expected_running_var(64)", "all_64 = layer.within"
     ),
-    Mutation(FOURTH, "plotted distance", '"average": "moving_average"', '"average": "batch"'),
+    Mutation(FOURTH, "plotted distance", 'average": "moving_average"', 'average": "batch"'),
     Mutation(
         FOURTH, "plotted pair", "difference(best[16], recall)", "difference(recall, best[16])"
     ),

@@ -67,6 +67,7 @@ def test_images_of_training_test_and_recalibration_are_different_ones(monkeypatc
         (RUN._replace(kind="frozen"), ["stored"]),
         (RUN._replace(kind="eval", batch_size=1), ["stored"]),
         (RUN._replace(kind=make.FLOAT64, batch_size=16), ["stored"]),
+        (RUN._replace(kind=make.RECALIBRATED, batch_size=16), ["stored"]),
         (RUN._replace(kind="group", batch_size=16), ["none"]),
         (RUN._replace(kind="group, untrained", batch_size=1, rate=0.0), ["none"]),
     ],

@@ -121,22 +121,15 @@ def test_every_state_is_drawn_or_refused_in_one_sentence(name, rows):
     assert refused  # the second kind, on the other shifts
 
 
-@pytest.mark.parametrize("column", ["recall", "seed"])
-def test_a_changed_row_changes_picture_and_sentence(name, rows, column):
+def test_a_changed_row_changes_picture_and_sentence(name, rows):
     module = MODULES[name]
     before = module.picture(rows[name], module.State())
     changed = [dict(row) for row in rows[name]]
     state = {"kind": "train", "batch_size": 1, "statistics": "moving average", "shift": FIRST}
-    row = next(r for r in changed if all(r[k] == v for k, v in state.items()))
-    if column == "seed":
-        changed.remove(row)
-    else:
-        row["recall"] -= 0.05
-    if name == "curves" and row["update"] != 40:  # only the last point is in the sentence
-        assert module.picture(changed, module.State())[0] != before[0]
-    else:
-        after = module.picture(changed, module.State())
-        assert after[0] != before[0] and after[1] != before[1]
+    found = [r for r in changed if all(r[k] == v for k, v in state.items())]
+    max(found, key=lambda row: row.get("update", 0))["recall"] -= 0.05
+    after = module.picture(changed, module.State())
+    assert after[0] != before[0] and after[1] != before[1]
 
 
 def test_only_the_dots_move_between_ways_of_reading(rows):

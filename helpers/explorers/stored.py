@@ -53,7 +53,7 @@ class Stored(Live):
         """`words`: the pictures' alt text, and a note below them."""
         super().__init__(name)
         alt, note = words
-        self._presets, self.controls, self._drawing = dict(presets), controls, draw
+        self._presets, self.controls, self._picture_of = dict(presets), controls, draw
         self._frame = partial(live.frame, name, alt)
         self.preset = W.ToggleButtons(
             options=[*presets, "custom"],
@@ -112,7 +112,7 @@ class Stored(Live):
     def _draw(self) -> None:
         """Show as "custom" what the controls say; what is not stored only says so."""
         try:
-            drawn = self._drawing(self.state)
+            drawn = self._picture_of(self.state)
         except ValueError as error:
             return self._say(str(error))
         self._views[-1].value = self._frame(*drawn)

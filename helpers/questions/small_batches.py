@@ -23,7 +23,7 @@ QUESTIONS: dict[str, Question] = {
             right(
                 "The reading: the weights find the objects, with other statistics than the stored.",
                 "Normalized by each image's own statistics, as in training, the same weights find "
-                "what those of the large batches find.",
+                "more than those of the large batches.",
             ),
             wrong(
                 "Nothing: it is chance, and another seed would show it.",

@@ -159,7 +159,7 @@ TASKS: dict[str, Task] = {
     "04-merge": Task(
         "Merge the statistics of several processes",
         difficulty=2,
-        minutes=3,
+        minutes=2,
         checker=same_formula(
             _PARTS,
             _merged,
@@ -212,7 +212,7 @@ def merge(counts, means, variances):
     "04-momentum": Task(
         "A momentum that reaches as far back",
         difficulty=1,
-        minutes=2,
+        minutes=1,
         checker=same_formula(
             _MOMENTA,
             _same_reach,
