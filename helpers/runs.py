@@ -40,11 +40,11 @@ class Difference(NamedTuple):
         )
 
 
-def load_runs(table: str | None = None) -> Rows:
+def load_runs(table: str | None = None, **wanted) -> Rows:
     """The rows of runs.csv and extra.csv, or of one table: "curves" and "distances", too.
 
-    Numbers are numbers. ValueError for a table that there is not, FileNotFoundError for a missing
-    file.
+    Only those with the `wanted` values in their columns. Numbers are numbers. ValueError for a
+    table that there is not, FileNotFoundError for a missing file.
     """
     names = TABLES if table is None else (table,)
     if not {*names} <= {*TABLES, "curves", "distances"}:
@@ -59,7 +59,7 @@ def load_runs(table: str | None = None) -> Rows:
             )
         with file.open(newline="", encoding="utf-8") as lines:
             rows += [{k: _number(v) for k, v in row.items()} for row in csv.DictReader(lines)]
-    return rows
+    return [row for row in rows if wanted.items() <= row.items()]
 
 
 def by_seed(rows: Rows, column: str = "recall", **wanted) -> BySeed:
@@ -80,10 +80,19 @@ def by_seed(rows: Rows, column: str = "recall", **wanted) -> BySeed:
 
 def by_size(rows: Rows, column: str = "recall", **wanted) -> dict[int, BySeed]:
     """Batch size → `by_seed`, for the sizes that such rows have, the smallest first."""
-    sizes = {row["batch_size"] for row in rows if wanted.items() <= row.items()}
-    if not sizes:
+    return _by("batch_size", rows, column, wanted)
+
+
+def by_rate(rows: Rows, column: str = "recall", **wanted) -> dict[float, BySeed]:
+    """Learning rate → `by_seed`, likewise."""
+    return _by("rate", rows, column, wanted)
+
+
+def _by(name: str, rows: Rows, column: str, wanted: dict) -> dict:
+    values = {row[name] for row in rows if wanted.items() <= row.items()}
+    if not values:
         raise ValueError(f"No stored run fits {wanted}.")
-    return {size: by_seed(rows, column, batch_size=size, **wanted) for size in sorted(sizes)}
+    return {value: by_seed(rows, column, **{name: value}, **wanted) for value in sorted(values)}
 
 
 def difference(a: BySeed, b: BySeed) -> Difference:

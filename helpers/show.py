@@ -248,7 +248,7 @@ def difference_picture(pairs: Mapping[str, Difference], quantity: str):
     """
     fig, axes = figure(height=0.42 * len(pairs) + 1.3)
     for row, found in enumerate(pairs.values()):
-        axes.plot([found.low, found.high], [row, row], color=BLUE, lw=9, alpha=0.3, zorder=1)
+        axes.barh(row, found.high - found.low, 0.3, found.low, color=BLUE, alpha=0.3, zorder=1)
         axes.plot([found.mean] * 2, [row - 0.24, row + 0.24], color=BLUE, lw=2.5, zorder=2)
         up = row + 0.06 * (np.arange(len(found.pairs)) - (len(found.pairs) - 1) / 2)
         axes.plot(found.pairs, up, "o", color=ORANGE, ms=5, mec="white", mew=0.5, zorder=3)

@@ -8,6 +8,7 @@ import pytest
 from helpers import runs
 from helpers.runs import (
     READINGS,
+    by_rate,
     by_seed,
     by_size,
     correlation,
@@ -109,6 +110,16 @@ def test_by_size_holds_the_sizes_that_there_are():
     assert found[4] == by_seed(main, "ap", kind="train", batch_size=4, statistics="own")
     with pytest.raises(ValueError, match="No stored run fits"):
         by_size(main, kind="melted")
+
+
+def test_by_rate_holds_the_rates_that_there_are():
+    found = by_rate(load_runs(), kind="frozen", batch_size=16, shift="gain", statistics="stored")
+    assert [*found] == [0.001, 0.01] and len(found[0.01]) == 3
+
+
+def test_rows_can_be_asked_for_at_once():
+    rows = load_runs("distances", kind="train", batch_size=2)
+    assert rows and {(row["kind"], row["batch_size"]) for row in rows} == {("train", 2)}
 
 
 def test_a_correlation_over_all_runs_may_hold_at_no_batch_size():

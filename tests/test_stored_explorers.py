@@ -126,6 +126,7 @@ def test_a_changed_row_changes_picture_and_sentence(name, rows):
     before = module.picture(rows[name], module.State())
     changed = [dict(row) for row in rows[name]]
     state = {"kind": "train", "batch_size": 1, "statistics": "moving average", "shift": FIRST}
+    state["rate"] = runs.RATE
     found = [r for r in changed if all(r[k] == v for k, v in state.items())]
     max(found, key=lambda row: row.get("update", 0))["recall"] -= 0.05
     after = module.picture(changed, module.State())

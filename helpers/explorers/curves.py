@@ -34,7 +34,7 @@ class State(NamedTuple):
 
 PRESETS = {
     "train, B = 1": State(("train", 1)),
-    "train, B = 16": State(("train", 16)),
+    "train, B = 16": State(("train", 16), ("train", 1)),
     "frozen": State(("frozen", 16)),
     "eval": State(("eval", 16)),
 }

@@ -55,22 +55,22 @@ QUESTIONS: dict[str, Question] = {
         f"{_HERE}test_a_smaller_momentum_takes_the_noise_and_leaves_the_bias",
     ),
     "04-fixed": Question(
-        "In the new domain every image is five times darker, for good. Which of these comes out "
-        "worst after fine-tuning?",
+        "In the new domain every image is five times darker, for good. Fine-tuned with the "
+        "learning rate of section 1, which comes out worst?",
         (
             wrong(
-                "BatchNorm in train mode.",
-                "Its statistics follow within a few batches, and the network behind the first "
-                "layers sees what it knew.",
+                "BatchNorm in train mode, B = 1.",
+                "Its statistics follow the images. All of them changed alike, so one image shows "
+                "the change as well as 16 do.",
+            ),
+            wrong(
+                "BatchNorm in train mode, B = 16.",
+                "Its statistics follow the images within a few batches.",
             ),
             right(
                 "FrozenBatchNorm2d.",
-                "It goes on dividing by the statistics of bright images; all the rest has to learn "
-                "around that.",
-            ),
-            wrong(
-                "The detector that is not fine-tuned at all.",
-                "It is the worst of all, but the question is about what fine-tuning makes of it.",
+                "Its statistics are those of bright images. That is one half of the reason: "
+                "section 5 separates the other.",
             ),
         ),
         f"{_CELLS}shifts",

@@ -24,7 +24,7 @@ from helpers.detector import load_detector
 from helpers.explorers import audit, batch, curves, gain, reading, scaling
 from helpers.norms import norm_layers, replace_norms
 from helpers.pixels import convert
-from helpers.runs import by_seed, load_runs, mean
+from helpers.runs import RATE, by_seed, load_runs, mean
 from helpers.show import heatmap
 from helpers.side_by_side import NETWORKS, PRESETS, Side, State, sentence
 
@@ -229,12 +229,9 @@ def reading_shows(box, state: reading.State) -> None:
 def curves_show(box, state: curves.State) -> None:
     """Wait until the CurveExplorer shows these learning curves."""
     png, words = curves.picture(load_runs("curves"), state)
-    last = [row for row in load_runs("curves") if row["update"] == 40]
-    losses = [
-        row["loss"]
-        for row in last
-        if (row["kind"], row["batch_size"], row["shift"]) == (*state.runs, state.shift)
-    ]
+    kind, size = state.runs
+    last = load_runs("curves", kind=kind, batch_size=size, shift=state.shift, rate=RATE, update=40)
+    losses = [row["loss"] for row in last]
     assert f"the last 10 updates is {sum(losses) / len(losses):.3f}, " in words
     picture_shows(box, png, words)
 

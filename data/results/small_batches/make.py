@@ -42,6 +42,10 @@ SIZES = (1, 2, 4, 16)
 UPDATES = 40
 RATE = 0.01
 GROUP_RATE = 0.03  # the best of 0.003, 0.01 and 0.03, on a seed that is in no table
+SLOWER = (  # whether the conclusions hang on the learning rate
+    (0.001, "gain", (("train", 16), ("frozen", 16), ("recalibrated, frozen", 16))),
+    (0.003, "texture and light", (("train", 1), ("train", 16), ("frozen", 16))),
+)
 SHIFTS = {
     "texture and light": {"shift": "texture", "illumination": True},
     "texture": {"shift": "texture"},
@@ -88,7 +92,13 @@ def plan(table: str) -> list[Run]:
     others = runs(range(3), [shift for shift in SHIFTS if shift != MAIN], sizes)
     control = [Run(FLOAT64, size, MAIN, RATE, 0) for size in (1, 16)]
     first = [Run(RECALIBRATED, 16, shift, RATE, seed) for seed in range(3) for shift in SHIFTS]
-    return others + control + first
+    slower = [
+        Run(kind, size, shift, learning_rate, seed)
+        for seed in range(3)
+        for learning_rate, shift, kinds in SLOWER
+        for kind, size in kinds
+    ]
+    return others + control + first + slower
 
 
 def runs(seeds: Iterable[int], shifts: list[str], sizes: dict[str, tuple]) -> list[Run]:
@@ -261,6 +271,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--table", choices=("runs", "extra"), default="runs")
     parser.add_argument("--kinds", nargs="+", help="these only, in this sitting")
     parser.add_argument("--sizes", nargs="+", type=int, help="these batch sizes only, likewise")
+    parser.add_argument("--rates", nargs="+", type=float, help="these learning rates only")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--check", type=int, help="run every Nth finished run again, and compare")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the tables")
@@ -273,6 +284,7 @@ def main(arguments: list[str] | None = None) -> None:
         todo = [run for run in plan(given.table) if run not in done]
         todo = [run for run in todo if run.kind in (given.kinds or [run.kind])]
         todo = [run for run in todo if run.batch_size in (given.sizes or [run.batch_size])]
+        todo = [run for run in todo if run.rate in (given.rates or [run.rate])]
     different = 0
     for run, rows in carried_out(todo, given.workers):
         if given.check:
