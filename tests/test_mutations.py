@@ -143,11 +143,9 @@ MUTATIONS = [
     ),
     Mutation(FOURTH, "level", "LEVEL = 0.95", "LEVEL = 0.9", "helpers/runs.py"),
     Mutation(
-        FOURTH, "pair", 'train["own"][16], train["own"][1]', 'train["own"][1], train["own"][16]'
+        FOURTH, "pair", '{1: train["own"][1], 16: single}', '{1: single, 16: train["own"][1]}'
     ),
-    Mutation(
-        FOURTH, "all images", "all_64 = layer.expected_running_var(64)", "all_64 = layer.within"
-    ),
+    Mutation(FOURTH, "all images", "pool = layer.expected_running_var(64)", "pool = layer.within"),
     Mutation(FOURTH, "plotted distance", 'average": "moving_average"', 'average": "batch"'),
     Mutation(
         FOURTH, "plotted pair", "difference(best[16], recall)", "difference(recall, best[16])"

@@ -173,7 +173,7 @@ def _sentence(state: State, shown, beside) -> str:
     count = len(next(iter(loss.values())))
     return (
         f'{name}, shift "{state.shift}", {count} runs: the loss of the last 10 updates is '
-        f"{_last(loss):.3f}, recall then {last(shown)}. Beside them {other_name}: loss "
+        f"{_last(loss):.3f}, recall on 60 scenes then {last(shown)}. Beside: {other_name}, loss "
         f"{_last(other):.3f}, recall {last(beside)}."
     )
 

@@ -8,12 +8,12 @@ _CELLS = "notebooks/04_small_batches.ipynb::"
 QUESTIONS: dict[str, Question] = {
     "04-broken": Question(
         "Fine-tuned with one image per forward pass instead of 16, everything else equal, the "
-        "detector finds far fewer objects. What did the small batches break?",
+        "detector finds far fewer objects. What did the small batches break most?",
         (
             wrong(
                 "The weights: gradients through poor statistics led the training astray.",
-                "Then no other way of reading them could help. Section 2 reads the same weights "
-                "in four ways.",
+                "A part of it: recalibrated, a quarter of the loss is still there. But the same "
+                "weights, read in another way, have the rest back.",
             ),
             wrong(
                 "The moving average: it is noisy, and a smaller momentum mends it.",
@@ -21,7 +21,7 @@ QUESTIONS: dict[str, Question] = {
                 "is wrong with it is no noise.",
             ),
             right(
-                "The reading: the weights find the objects, with other statistics than the stored.",
+                "The reading: with other statistics, the same weights find the objects.",
                 "Normalized by each image's own statistics, as in training, the same weights find "
                 "more than those of the large batches.",
             ),
@@ -89,11 +89,12 @@ QUESTIONS: dict[str, Question] = {
                 "That is the mean of the means. Sums and counts weigh every pixel alike.",
             ),
             wrong(
-                "The gradient of the weight.",
-                "It needs the normalized values and the gradient that arrives, and both are local.",
+                "The gradient of the layer's weight.",
+                "This layer's needs the normalized values and the gradient that arrives, and both "
+                "are local.",
             ),
             right(
-                "The gradient of the input.",
+                "The gradient of the layer's input.",
                 "An image moves the statistics of all four. The backward pass has to add the four "
                 "gradients up as the forward pass did with the sums.",
             ),
@@ -121,8 +122,8 @@ QUESTIONS: dict[str, Question] = {
         f"{_HERE}test_accumulation_does_not_enlarge_the_batch_of_a_layer",
     ),
     "04-q-recalibrate": Question(
-        "You recalibrate: weights fixed, running statistics averaged anew over 256 images. Does it "
-        "matter in batches of how many?",
+        "You recalibrate: weights fixed, running statistics averaged anew over 256 images. Does "
+        "the size of those batches matter?",
         (
             wrong(
                 "No: the weights are fixed, and all images are seen.",
@@ -174,8 +175,8 @@ QUESTIONS: dict[str, Question] = {
             ),
             right(
                 "The one with group normalization.",
-                "It divides each image by the image's own spread, as in training and in testing: a "
-                "scale cancels, and an offset nearly.",
+                "It divides each image by the image's own spread. Its recall falls by a few "
+                "hundredths only.",
             ),
         ),
         f"{_HERE}test_a_scale_cancels_in_group_normalization",

@@ -167,6 +167,8 @@ def do(run: Run) -> dict[str, list[tuple]]:
             rows["distances"].append((*run, stage, *(f"{value:.4f}" for value in values)))
     for name, read in readings.items():
         rows["runs"].append((*run, name, *scores(read, test, run.batch_size)))
+    if run[:4] == ("train", PER_UPDATE, MAIN, RATE):  # beside those of B = 1, in the same way
+        rows["runs"].append((*run, "own, 1", *scores(own(model), test, 1)))
     if run.kind in TRAINING and run.batch_size == PER_UPDATE:  # the momentum is the layers' own
         usual = next(row for row in rows["runs"] if row[len(run)] == "moving average")
         rows["runs"].append((*run, "moving average, corrected", *usual[len(run) + 1 :]))
