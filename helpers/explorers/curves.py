@@ -81,7 +81,7 @@ class CurveExplorer(Stored):
         controls = [
             dropdown(every, "runs", "19em"),
             dropdown(every, "beside", "19em", ("train", 16)),
-            dropdown(list(dict.fromkeys(row["shift"] for row in rows)), "shift", "12em"),
+            dropdown(list(dict.fromkeys(row["shift"] for row in rows)), "shift", "15em"),
         ]
         super().__init__(
             "curves",

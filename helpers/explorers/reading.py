@@ -83,8 +83,8 @@ class ReadingExplorer(Stored):
         rows = load_runs()
         shifts = list(dict.fromkeys(row["shift"] for row in rows))
         controls = [
-            dropdown([(name, r) for name, r in NAMES.items()], "read with", "17em"),
-            dropdown(shifts, "shift", "12em"),
+            dropdown([(name, r) for name, r in NAMES.items()], "read with", "20em"),
+            dropdown(shifts, "shift", "15em"),
             dropdown(list(KINDS), "kind", "15em"),
             dropdown([(WORDS[score], score) for score in SCORES], "score", "16em"),
         ]

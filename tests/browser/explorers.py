@@ -289,19 +289,27 @@ SCALING = Explorer(
     lambda box, hand: hand.choose(labelled(box, "the loader emits"), "keras-caffe"),
     partial(scaling_shows, emitted="keras-caffe"),
 )
+
+
+def after_first(label: str, option: str, box, hand) -> None:
+    """A choice at the first preset: the presets set these explorers' other controls."""
+    hand.press(box.locator(".widget-toggle-button").first)
+    hand.choose(labelled(box, label), option)
+
+
 READING = Explorer(
     "reading",
     {
         name: partial(reading_shows, state=reading.State(read))
         for name, read in reading.NAMES.items()
     },
-    lambda box, hand: hand.choose(labelled(box, "score"), "COCO AP"),
+    partial(after_first, "score", "COCO AP"),
     partial(reading_shows, state=reading.State(score="ap")),
 )
 CURVES = Explorer(
     "curves",
     {name: partial(curves_show, state=state) for name, state in curves.PRESETS.items()},
-    lambda box, hand: hand.choose(labelled(box, "beside"), "frozen"),
+    partial(after_first, "beside", "frozen"),
     partial(curves_show, state=curves.State(beside=("frozen", 16))),
 )
 EXPLORERS = {
