@@ -1,4 +1,4 @@
-"""What a reader of the ReadingExplorer and the CurveExplorer waits for: no network runs there."""
+"""What a reader of the ReadingExplorer and the CurvesExplorer waits for: no network runs there."""
 
 from functools import partial
 from itertools import cycle
@@ -7,11 +7,11 @@ from time import perf_counter
 from benchmarks.report import emit, settle
 from benchmarks.timing import medians
 from helpers.explorers import curves, reading
-from helpers.explorers.curves import CurveExplorer
+from helpers.explorers.curves import CurvesExplorer
 from helpers.explorers.reading import ReadingExplorer
 from helpers.runs import load_runs
 
-EXPLORERS = {"reading": ReadingExplorer, "curves": CurveExplorer}
+EXPLORERS = {"reading": ReadingExplorer, "curves": CurvesExplorer}
 
 
 def picture_ms(rounds: int) -> float:

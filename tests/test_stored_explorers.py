@@ -13,12 +13,12 @@ from PIL import Image
 
 from helpers import runs
 from helpers.explorers import curves, live, reading
-from helpers.explorers.curves import CurveExplorer
+from helpers.explorers.curves import CurvesExplorer
 from helpers.explorers.reading import NAMES, ReadingExplorer
 from helpers.runs import load_runs
 
 MODULES = {"reading": reading, "curves": curves}
-CLASSES = {"reading": ReadingExplorer, "curves": CurveExplorer}
+CLASSES = {"reading": ReadingExplorer, "curves": CurvesExplorer}
 FIRST = load_runs()[0]["shift"]  # of the main table
 
 

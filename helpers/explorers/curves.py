@@ -1,4 +1,4 @@
-"""CurveExplorer: loss and recall while the detector is fine-tuned, every run a line."""
+"""CurvesExplorer: loss and recall while the detector is fine-tuned, every run a line."""
 
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -69,7 +69,7 @@ def picture(rows: Rows, state: State) -> tuple[bytes, str]:
     return canvas.png(), _sentence(state, shown, beside)
 
 
-class CurveExplorer(Stored):
+class CurvesExplorer(Stored):
     """The stored learning curves, one kind and batch size at a time; shows itself as a last line.
 
     FileNotFoundError if the stored curves are missing.

@@ -227,7 +227,7 @@ def reading_shows(box, state: reading.State) -> None:
 
 
 def curves_show(box, state: curves.State) -> None:
-    """Wait until the CurveExplorer shows these learning curves."""
+    """Wait until the CurvesExplorer shows these learning curves."""
     png, words = curves.picture(load_runs("curves"), state)
     kind, size = state.runs
     last = load_runs("curves", kind=kind, batch_size=size, shift=state.shift, rate=RATE, update=40)
