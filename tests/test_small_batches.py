@@ -10,6 +10,7 @@ from helpers import DATA
 from helpers.detector import load_detector
 from helpers.finetune import prepare
 from helpers.norms import recalibrate
+from helpers.runs import READINGS
 
 FOLDER = DATA / "results" / "small_batches"
 spec = importlib.util.spec_from_file_location("small_batches", FOLDER / "make.py")
@@ -62,8 +63,8 @@ def test_images_of_training_test_and_recalibration_are_different_ones(monkeypatc
 @pytest.mark.parametrize(
     ("run", "readings"),
     [
-        (RUN, make.READINGS),
-        (RUN._replace(kind="train, affine frozen", batch_size=16), make.READINGS),
+        (RUN, READINGS),
+        (RUN._replace(kind="train, affine frozen", batch_size=16), READINGS),
         (RUN._replace(kind="frozen"), ["stored"]),
         (RUN._replace(kind="eval", batch_size=1), ["stored"]),
         (RUN._replace(kind=make.FLOAT64, batch_size=16), ["stored"]),

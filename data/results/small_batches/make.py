@@ -35,12 +35,12 @@ from helpers.batches import collect
 from helpers.detector import detect, load_detector, normalize, rate
 from helpers.finetune import PER_UPDATE, MovingAverages, corrected, finetune, prepare
 from helpers.norms import norm_layers, recalibrate, replace_norms
+from helpers.runs import RATE
 from helpers.scenes import Scene, scenes
 
 HERE = Path(__file__).resolve().parent
 SIZES = (1, 2, 4, 16)
 UPDATES = 40
-RATE = 0.01
 GROUP_RATE = 0.03  # the best of 0.003, 0.01 and 0.03, on a seed that is in no table
 SLOWER = (  # whether the conclusions hang on the learning rate
     (0.001, "gain", (("train", 16), ("frozen", 16), ("recalibrated, frozen", 16))),
@@ -59,7 +59,6 @@ FEW = 60  # scenes, of the test's, for a point of a learning curve
 EVERY = 10  # updates
 MEASURED = 64  # scenes, of the test's, for the distances
 
-READINGS = ("moving average", "moving average, corrected", "recalibrated", "own")
 TRAINING = ("train", "train, affine frozen")  # kinds that normalize by the batch
 RECALIBRATED = "recalibrated, frozen"  # first one, then the other, then fine-tuned
 FLOAT64 = "frozen, float64"  # the control without rounding to speak of
