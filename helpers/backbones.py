@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from torch import nn
 from torchvision.models import ResNet50_Weights, resnet50
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from helpers import DATA
 from helpers.detector import load_body
@@ -58,6 +60,27 @@ def load(name: str = "resnet50", weights: str = "auto") -> nn.Module:
         provenance = PROVENANCE[weights]
     model.provenance = provenance
     return model
+
+
+def resnet50_detector(**options) -> FasterRCNN:
+    """torchvision's fasterrcnn_resnet50_fpn in eval mode, its body that of `load("resnet50")`.
+
+    FPN and heads are drawn uniformly, from a fixed seed, so its boxes mean nothing. `options` are
+    FasterRCNN's, such as min_size. The same modules as the builder gives for a pretrained backbone.
+    """
+    network = load("resnet50")
+    with torch.random.fork_rng(devices=[]):
+        backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None)
+        model = FasterRCNN(backbone, num_classes=91, **options)
+    backbone.body.load_state_dict(network.state_dict(), strict=False)  # all but its fc
+    generator = torch.Generator().manual_seed(20201215)
+    with torch.no_grad():
+        for part in (backbone.fpn, model.rpn, model.roi_heads):
+            for p in part.parameters():
+                reach = (3 / p[0].numel()) ** 0.5 if p.dim() > 1 else 0.0
+                p.copy_(reach * (2 * torch.rand(p.shape, generator=generator) - 1))
+    model.provenance = f"{network.provenance} FPN and heads: random, not trained."
+    return model.eval()
 
 
 def stages(model: nn.Module) -> dict[str, nn.Module]:

@@ -16,7 +16,9 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.segmentation import fcn_resnet50
 
 from helpers import backbones, lite0, photos
+from helpers.census import build
 from helpers.download import DownloadError
+from helpers.norms import norm_layers
 
 CLASSES = {"cat": {"tabby", "tiger cat", "Egyptian cat"}, "coffee": {"espresso"}}
 CLASSES["rocket"] = {"missile"}
@@ -271,3 +273,26 @@ def test_a_short_body_has_the_stages_it_has():
 def test_a_network_without_stages_is_one_sentence(model):
     with pytest.raises(ValueError, match=f"{type(model).__name__} has no stages stem, layer1"):
         backbones.stages(model)
+
+
+def test_the_detector_is_the_builders():
+    model, built = backbones.resnet50_detector(min_size=64), build("fasterrcnn_resnet50_fpn")
+    assert {n: t.shape for n, t in model.state_dict().items()} == {
+        n: t.shape for n, t in built.state_dict().items()
+    }
+    kinds = {n: type(m) for n, m in model.named_modules()}
+    assert kinds == {n: type(m) for n, m in built.named_modules()}
+    assert {n: p.requires_grad for n, p in model.named_parameters()} == {
+        n: p.requires_grad for n, p in built.named_parameters()
+    }
+    assert {layer.eps for layer in norm_layers(model).values()} == {1e-5}
+    assert not model.training and model.transform.min_size == (64,)
+
+
+def test_the_detector_has_the_stand_ins_body_and_is_the_same_on_every_call():
+    model, again = backbones.resnet50_detector(), backbones.resnet50_detector()
+    network = backbones.load("resnet50").state_dict()
+    for name, value in model.backbone.body.state_dict().items():
+        assert torch.equal(value, network[name]), name
+    assert all(map(torch.equal, model.state_dict().values(), again.state_dict().values()))
+    assert "not trained" in model.provenance

@@ -3,7 +3,6 @@ import re
 import pytest
 import torch
 from torch import nn
-from torchvision.models.detection import fasterrcnn_resnet50_fpn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import LevelMapper
@@ -34,20 +33,8 @@ def small():
 
 @pytest.fixture(scope="module")
 def large():
-    """fasterrcnn_resnet50_fpn with the stand-in's body; the rest drawn, so that boxes come out."""
-    model = fasterrcnn_resnet50_fpn(
-        weights=None, weights_backbone=None, min_size=96, max_size=160, box_score_thresh=0.012
-    )
-    model.backbone.body.load_state_dict(
-        backbones.load("resnet50", "stand-in").state_dict(), strict=False
-    )
-    generator = torch.Generator().manual_seed(6)
-    with torch.no_grad():
-        for part in (model.backbone.fpn, model.rpn, model.roi_heads):
-            for p in part.parameters():
-                reach = (3 / p[0].numel()) ** 0.5 if p.dim() > 1 else 0.0
-                p.copy_(reach * (2 * torch.rand(p.shape, generator=generator) - 1))
-    return settled(model.eval())
+    model = backbones.resnet50_detector(min_size=96, max_size=160, box_score_thresh=0.012)
+    return settled(model)
 
 
 def settled(model):
