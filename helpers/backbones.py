@@ -73,7 +73,7 @@ def resnet50_detector(**options) -> FasterRCNN:
         backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None)
         model = FasterRCNN(backbone, num_classes=91, **options)
     backbone.body.load_state_dict(network.state_dict(), strict=False)  # all but its fc
-    generator = torch.Generator().manual_seed(20201215)
+    generator = torch.Generator().manual_seed(6)
     with torch.no_grad():
         for part in (backbone.fpn, model.rpn, model.roi_heads):
             for p in part.parameters():

@@ -88,26 +88,36 @@ def detector(norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d) -> FasterR
         in_channels_list=list(WIDTHS.values()),
         out_channels=FPN_WIDTH,
     )
+    return detector_on(backbone, image_mean=list(MEAN), image_std=list(STD))
+
+
+def detector_on(backbone: BackboneWithFPN, **options) -> FasterRCNN:
+    """The detector's RPN and heads, untrained, on another backbone with an FPN of five levels.
+
+    `options` are FasterRCNN's: image_mean and image_std, if they are not ImageNet's, and others
+    instead of the detector's own.
+    """
     return FasterRCNN(
         backbone,
-        min_size=SIZE,
-        max_size=SIZE,
-        image_mean=list(MEAN),
-        image_std=list(STD),
-        rpn_anchor_generator=AnchorGenerator(
-            tuple((size,) for size in ANCHORS), ((0.5, 1.0, 2.0),) * len(ANCHORS)
-        ),
-        rpn_pre_nms_top_n_train=200,
-        rpn_pre_nms_top_n_test=200,
-        rpn_post_nms_top_n_train=100,
-        rpn_post_nms_top_n_test=100,
-        rpn_batch_size_per_image=64,
-        box_batch_size_per_image=64,
-        box_roi_pool=MultiScaleRoIAlign(
-            list("0123"), output_size=7, sampling_ratio=2, canonical_scale=CANONICAL_SCALE
-        ),
-        box_head=TwoMLPHead(FPN_WIDTH * 7 * 7, HEAD_WIDTH),
-        box_predictor=FastRCNNPredictor(HEAD_WIDTH, len(CLASSES)),
+        **{
+            "min_size": SIZE,
+            "max_size": SIZE,
+            "rpn_anchor_generator": AnchorGenerator(
+                tuple((size,) for size in ANCHORS), ((0.5, 1.0, 2.0),) * len(ANCHORS)
+            ),
+            "rpn_pre_nms_top_n_train": 200,
+            "rpn_pre_nms_top_n_test": 200,
+            "rpn_post_nms_top_n_train": 100,
+            "rpn_post_nms_top_n_test": 100,
+            "rpn_batch_size_per_image": 64,
+            "box_batch_size_per_image": 64,
+            "box_roi_pool": MultiScaleRoIAlign(
+                list("0123"), output_size=7, sampling_ratio=2, canonical_scale=CANONICAL_SCALE
+            ),
+            "box_head": TwoMLPHead(backbone.out_channels * 7 * 7, HEAD_WIDTH),
+            "box_predictor": FastRCNNPredictor(HEAD_WIDTH, len(CLASSES)),
+        }
+        | options,
     )
 
 

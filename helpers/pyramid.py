@@ -1,8 +1,9 @@
 """From an image to boxes: torchvision's Faster R-CNN run by hand, and all that lies between."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log2
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,10 @@ from torchvision.ops import (
     remove_small_boxes,
     roi_align,
 )
+
+from helpers.detector import matches
+
+SURE, CLOSE = 0.5, 0.9  # the score of a box that counts; the IoU from which on it is the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +48,11 @@ class Walk:
     source: Tensor
 
     @property
+    def sides(self) -> Tensor:
+        """The square root of each proposal's area, in px: (p)."""
+        return (self.proposals[:, 2:] - self.proposals[:, :2]).prod(1).sqrt()
+
+    @property
     def maps(self) -> dict[str, Tensor]:
         """C2 … C5 and P2 … P6."""
         return self.body | self.pyramid
@@ -62,7 +72,7 @@ def walk(model: FasterRCNN, image: Tensor) -> Walk:
     TypeError for another kind of model or image; ValueError in train mode, for another shape, and
     for what is not finite on the way, with the step that it was met at.
     """
-    _check(model, image)
+    check_input(model, image)
     images, _ = model.transform([image])
     [size] = images.image_sizes
     body = model.backbone.body(images.tensors)
@@ -104,6 +114,66 @@ def walk(model: FasterRCNN, image: Tensor) -> Walk:
         result=result,
         source=source,
     )
+
+
+class Changes(NamedTuple):
+    """What became of the proposals and the sure boxes of A in B; `boxes` and `new` are counts.
+
+    `moved` of the `proposals` of A have none within a pixel in B. Of its `boxes`, those with a
+    score of at least SURE, `lost` have none of their class in B that overlaps by CLOSE or more;
+    `new` ones of B have none in A.
+    """
+
+    proposals: int
+    moved: int
+    boxes: int
+    lost: int
+    new: int
+
+
+def changes(a: Sequence[Walk], b: Sequence[Walk]) -> Changes:
+    """What changes from A to B, walks of the same images in order."""
+    counts = [_changes(x, y) for x, y in zip(a, b, strict=True)]
+    return Changes(*map(sum, zip(*counts, strict=True)))
+
+
+def _changes(a: Walk, b: Walk) -> Changes:
+    apart = (a.proposals[:, None] - b.proposals).abs().amax(2)
+    moved = len(a.proposals) if not len(b.proposals) else (apart.amin(1) > 1).sum().item()
+    before, after = (
+        {k: v[w.result["scores"] >= SURE] for k, v in w.result.items()} for w in (a, b)
+    )
+    same = len(matches(after, before, CLOSE))
+    boxes = len(before["scores"])
+    return Changes(len(a.proposals), moved, boxes, boxes - same, len(after["scores"]) - same)
+
+
+class Origin(NamedTuple):
+    """Where an object was found: levels as the 2 of P2, None for one that was not found.
+
+    `side`: the square root of its area, in px.
+    """
+
+    side: float
+    proposed_by: int | None = None
+    pooled_from: int | None = None
+
+
+def origins(walked: Walk, target: Mapping[str, Tensor]) -> list[Origin]:
+    """For each object of `target`, boxes (n,4) and labels (n), the way it was found.
+
+    By a box of its class with a score of at least SURE and an IoU of at least 0.5, as in
+    helpers.detector.matches.
+    """
+    sure = walked.result["scores"] >= SURE
+    taken = matches({name: values[sure] for name, values in walked.result.items()}, target)
+    by = {found: walked.source[sure][detection] for detection, found in taken.items()}
+    sides = (target["boxes"][:, 2:] - target["boxes"][:, :2]).prod(1).sqrt().tolist()
+    levels = (walked.proposed_by, walked.pooled_from)
+    return [
+        Origin(side, *(level[by[i]].item() for level in levels)) if i in by else Origin(side)
+        for i, side in enumerate(sides)
+    ]
 
 
 def level_of(boxes: Tensor, pooler: MultiScaleRoIAlign, levels: Mapping[str, int]) -> Tensor:
@@ -168,7 +238,8 @@ def _detections(heads, class_logits, deltas, proposals, size) -> tuple[dict[str,
     return {"boxes": boxes[keep], "labels": labels[keep], "scores": scores[keep]}, source[keep]
 
 
-def _check(model, image) -> None:
+def check_input(model: FasterRCNN, image: Tensor) -> None:
+    """Raise what `walk` does for a model or an image that it cannot take."""
     if not isinstance(model, FasterRCNN) or not isinstance(model.backbone, BackboneWithFPN):
         raise TypeError(f"Give a FasterRCNN with an FPN, not {type(model).__name__}.")
     if model.training:

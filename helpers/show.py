@@ -13,11 +13,13 @@ from IPython.display import display
 from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import Tensor
 
 from helpers.batches import Statistics
 from helpers.compare import ROUNDING, Comparison, short
+from helpers.pyramid import SURE, Walk
 from helpers.runs import BySeed, Difference, mean
 
 PIXELS = 800  # the width of every figure: it fits a notebook's column, and a phone scales it down
@@ -351,6 +353,57 @@ def bar_picture(values: Mapping[str, float], unit: str, quantity: str):
     axes.invert_yaxis()
     each = "; ".join(f"{name}: {number}" for name, number in words.items())
     return fig, f"{quantity[:1].upper()}{quantity[1:]}. {each}."
+
+
+def box_picture(image: Tensor, walked: Walk, classes: Sequence[str], best: int = 15):
+    """A panel per level that is pooled from, with its `best` proposals, and one with the boxes.
+
+    `image` (3,H,W) in 0–1, and its walk; `classes`: names by label. Drawn are boxes with a score of
+    at least SURE, beside them the level that they are pooled from. Returns the figure and its
+    description.
+    """
+    levels = walked.pooled_from.unique().tolist()
+    height = 0.95 * PIXELS / DPI / (len(levels) + 1) * image.shape[1] / image.shape[2] + 0.75
+    fig, axes = figure(1, len(levels) + 1, height, squeeze=False)
+    for axis in axes.flat:
+        axis.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest")
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    rows, columns = (given / got for given, got in zip(image.shape[1:], walked.size, strict=True))
+    counts = []
+    for axis, level in zip(axes.flat, levels, strict=False):
+        here = walked.proposals[walked.pooled_from == level]
+        counts.append(f"{len(here)} from P{level}")
+        axis.set_title(f"P{level}: the best {min(best, len(here))} of {len(here)}", fontsize=10)
+        for box in here[:best]:
+            _draw_box(axis, box * box.new_tensor([columns, rows] * 2), level)
+    sure, names = walked.result["scores"] >= SURE, []
+    axes.flat[-1].set_title(f"boxes with a score ≥ {SURE}", fontsize=10)
+    for box, label, source in zip(
+        walked.result["boxes"][sure],
+        walked.result["labels"][sure],
+        walked.source[sure],
+        strict=True,
+    ):
+        level = walked.pooled_from[source].item()
+        names.append(f"{classes[label]} P{level}")
+        _draw_box(axes.flat[-1], box, level, names[-1])
+    return fig, (
+        f"Proposals by the level that they are pooled from: {', '.join(counts) or 'none'}. Boxes: "
+        f"{', '.join(names) or 'none'}."
+    )
+
+
+def _draw_box(axis, xyxy: Tensor, level: int, words: str = "") -> None:
+    left, top, right, bottom = xyxy.tolist()
+    color, _, line = SERIES[level - 2]
+    for width, shade, style in ((3.5, "white", "-"), (1.8, color, line)):  # seen on any image
+        edge = Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False)
+        edge.set(edgecolor=shade, linewidth=width, linestyle=style)
+        axis.add_patch(edge)
+    if words:
+        said = axis.text(left, top - 1.5, words, fontsize=9, color="white", va="bottom")
+        said.set_bbox({"facecolor": color, "edgecolor": "none", "pad": 1.2})
 
 
 def feature_maps(a: Tensor, b: Tensor, names: tuple[str, str], photo: Tensor | None = None):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import FrozenBatchNorm2d
 
 from helpers import DATA, backbones, coco
@@ -353,3 +354,16 @@ def test_without_pycocotools_it_says_so_before_it_trains(monkeypatch, tmp_path):
     monkeypatch.setattr(coco, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match="pip install pycocotools"):
         make.main(["--out", str(tmp_path)])
+
+
+def test_it_can_stand_on_another_backbone():
+    body = nn.Sequential(nn.Conv2d(3, 4, 4, 4), *(nn.Conv2d(4, 4, 2, 2) for _ in range(3)))
+    layers = {str(number): str(number) for number in range(4)}
+    model = module.detector_on(BackboneWithFPN(body, layers, [4] * 4, 8), box_score_thresh=0.2)
+    other = detector()
+    assert repr(model.transform) == repr(other.transform)  # ImageNet's mean and std
+    assert model.rpn.anchor_generator.sizes == other.rpn.anchor_generator.sizes
+    assert model.roi_heads.box_head.fc6.in_features == 8 * 7 * 7
+    assert model.roi_heads.score_thresh == 0.2
+    with torch.no_grad():
+        assert model.eval()([torch.zeros(3, 64, 128)])[0]["boxes"].shape[1] == 4

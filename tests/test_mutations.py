@@ -33,6 +33,7 @@ SECOND = "02_batchnorm"
 THIRD = "03_frozen_batchnorm"
 FOURTH = "04_small_batches"
 FIFTH = "05_input_scaling"
+SIXTH = "06_faster_rcnn_backbone"
 MUTATIONS = [
     Mutation(FIRST, "eps of 2020", "detector_body(eps=0.0)", "detector_body(eps=1e-5)"),
     Mutation(FIRST, "plotted map", "a.mean(0), b.mean(0)", "a.mean(0), 2 * b.mean(0)"),
@@ -201,6 +202,29 @@ MUTATIONS = [
         FIFTH, "stored score", "BGR,0.914", "BGR,0.814", "data/results/input_scaling/scores.csv"
     ),
     Mutation(FIFTH, "fold", "weight = conv.weight / std", "weight = conv.weight * std"),
+    Mutation(SIXTH, "resizing", "min(128 / min(80, 112), 128", "max(128 / min(80, 112), 128"),
+    Mutation(SIXTH, "canonical scale", "torch.log2(sides / 64)", "torch.log2(sides / 32)"),
+    Mutation(SIXTH, "alignment", "aligned=False", "aligned=True"),
+    Mutation(SIXTH, "threshold", "torch.where(scores > 0.05)", "torch.where(scores > 0.5)"),
+    Mutation(SIXTH, "plotted kind", "freeze(exact, 0.0)", "freeze(exact, 1e-4)"),
+    Mutation(SIXTH, "small objects", '(list("123"), 7, 2', '(list("0123"), 7, 2'),
+    Mutation(
+        SIXTH, "IoU of the same box", "CLOSE = 0.5, 0.9", "CLOSE = 0.5, 0.5", "helpers/pyramid.py"
+    ),
+    Mutation(
+        SIXTH,
+        "share of the gradient",
+        "share: float = 0.9",
+        "share: float = 0.5",
+        "helpers/field.py",
+    ),
+    Mutation(
+        SIXTH,
+        "option",
+        "For large anchors: it proposes.",
+        "For large anchors.",
+        "helpers/questions/faster_rcnn.py",
+    ),
 ]
 
 

@@ -1,15 +1,16 @@
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import MultiScaleRoIAlign, box_area
 from torchvision.ops.poolers import LevelMapper
 
 from helpers import backbones, photos
-from helpers.detector import load_detector
-from helpers.pyramid import level_of, walk
+from helpers.detector import load_detector, matches
+from helpers.pyramid import changes, level_of, origins, walk
 from helpers.scenes import scenes
 
 SIZES = (
@@ -184,3 +185,55 @@ def test_a_backbone_without_an_fpn_is_refused():
     model.backbone = nn.Sequential(nn.Conv2d(3, 64, 3))
     with pytest.raises(TypeError, match="with an FPN"):
         walk(model, torch.zeros(3, 32, 32))
+
+
+def test_nothing_changes_between_a_walk_and_itself(small):
+    walks = [walk(small, image) for image, _ in scenes(3, 1)]
+    found = changes(walks, walks)
+    assert found[1:] == (0, found.boxes, 0, 0) and found.boxes > 0
+    assert found.proposals == sum(len(walked.proposals) for walked in walks)
+
+
+def test_what_moves_is_lost_and_new(small):
+    walked = walk(small, scenes(2, 1)[1][0])
+    moved = replace(
+        walked,
+        proposals=walked.proposals + torch.tensor([2.0, 0, 2, 0]),
+        result=walked.result | {"boxes": walked.result["boxes"] + 64},
+    )
+    found = changes([walked], [moved])
+    assert found.boxes == found.lost == found.new > 0
+    assert 0 < found.moved <= found.proposals
+    nudged = replace(walked, proposals=walked.proposals + 0.5)
+    assert changes([walked], [nudged]).moved == 0
+    other = replace(walked, result=walked.result | {"labels": walked.result["labels"] % 3 + 1})
+    assert changes([walked], [other]).lost == found.boxes
+    empty = {name: values[:0] for name, values in walked.result.items()}
+    gone = replace(walked, proposals=walked.proposals[:0], result=empty)
+    found = changes([walked], [gone])
+    assert (found.moved, found.lost, found.new) == (found.proposals, found.boxes, 0)
+    with pytest.raises(ValueError, match="shorter"):
+        changes([walked], [])
+
+
+def test_objects_are_found_the_way_that_their_boxes_came(small):
+    image, target = scenes(18, 2018)[17]
+    walked = walk(small, image)
+    found = origins(walked, target)
+    assert len(found) == len(target["labels"])
+    sure = walked.result["scores"] >= 0.5
+    taken = matches({k: v[sure] for k, v in walked.result.items()}, target)
+    assert sum(origin.pooled_from is not None for origin in found) == len(taken) > 0
+    for detection, number in taken.items():
+        proposal = walked.source[sure][detection]
+        assert found[number].pooled_from == walked.pooled_from[proposal]
+        assert found[number].proposed_by == walked.proposed_by[proposal]
+        left, top, right, bottom = target["boxes"][number].tolist()
+        assert found[number].side == pytest.approx(((right - left) * (bottom - top)) ** 0.5)
+    elsewhere = target | {"boxes": torch.tensor([[0.0, 0, 3, 3]]).repeat(len(found), 1)}
+    assert all(o.proposed_by is o.pooled_from is None for o in origins(walked, elsewhere))
+
+
+def test_sides_are_those_of_squares_of_the_same_area(small):
+    walked = walk(small, scenes(1, 1)[0][0])
+    assert torch.allclose(walked.sides**2, box_area(walked.proposals))

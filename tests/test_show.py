@@ -10,6 +10,9 @@ from PIL import Image
 
 from helpers import show
 from helpers.compare import Comparison, Row
+from helpers.detector import load_detector
+from helpers.pyramid import walk
+from helpers.scenes import CLASSES, scenes
 
 
 @pytest.fixture
@@ -201,3 +204,33 @@ def test_score_picture_sorts_by_recall_and_says_every_number():
     fig, words = show.score_picture(rows)
     assert words == "Recall, and wrong boxes per image: good 0.90 and 0.25; bad 0.10 and 2.50."
     assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["good", "bad"]
+
+
+def test_box_picture_draws_each_level_and_the_sure_boxes_in_pixels_of_the_image():
+    image, _ = scenes(18, 2018)[17]
+    image = image[:, :80, :112]  # resized to 91 × 128
+    walked = walk(load_detector(), image)
+    fig, words = show.box_picture(image, walked, CLASSES, best=2)
+    assert words == (
+        "Proposals by the level that they are pooled from: 77 from P2, 17 from P3, 6 from P4. "
+        "Boxes: triangle P2, disc P4, triangle P3."
+    )
+    titles = [axes.get_title() for axes in fig.axes]
+    assert titles[:3] == ["P2: the best 2 of 77", "P3: the best 2 of 17", "P4: the best 2 of 6"]
+    assert [len(axes.patches) for axes in fig.axes] == [4, 4, 4, 6]  # each on a white seam
+    first = walked.proposals[walked.pooled_from == 3][0] * torch.tensor([112 / 128, 80 / 91] * 2)
+    drawn = fig.axes[1].patches[0]
+    wanted = (*first[:2].tolist(), *(first[2:] - first[:2]).tolist())
+    placed = (drawn.get_x() + 0.5, drawn.get_y() + 0.5, drawn.get_width(), drawn.get_height())
+    assert placed == pytest.approx(wanted, abs=1e-4)
+    best = walked.result["boxes"][0]
+    assert fig.axes[3].patches[0].get_width() == pytest.approx((best[2] - best[0]).item())
+
+
+def test_box_picture_of_nothing_is_an_empty_panel():
+    model = load_detector()
+    model.rpn.score_thresh = 2.0
+    image = torch.zeros(3, 40, 60)
+    fig, words = show.box_picture(image, walk(model, image), CLASSES)
+    assert words == "Proposals by the level that they are pooled from: none. Boxes: none."
+    assert len(fig.axes) == 1 and not fig.axes[0].patches

@@ -5,6 +5,7 @@ Words between backticks are code. `exercises.predict` and `exercises.quiz` show 
 
 from helpers.questions import (
     batchnorm,
+    faster_rcnn,
     frozen_batchnorm,
     input_scaling,
     small_batches,
@@ -20,4 +21,5 @@ QUESTIONS: dict[str, Question] = (
     | frozen_batchnorm.QUESTIONS
     | small_batches.QUESTIONS
     | input_scaling.QUESTIONS
+    | faster_rcnn.QUESTIONS
 )

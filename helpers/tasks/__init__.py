@@ -5,6 +5,7 @@ Words between backticks are code. `exercises.check`, `hint` and `solution` show 
 
 from helpers.tasks import (
     batchnorm,
+    faster_rcnn,
     frozen_batchnorm,
     input_scaling,
     small_batches,
@@ -20,4 +21,5 @@ TASKS: dict[str, Task] = (
     | frozen_batchnorm.TASKS
     | small_batches.TASKS
     | input_scaling.TASKS
+    | faster_rcnn.TASKS
 )

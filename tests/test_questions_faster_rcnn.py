@@ -1,0 +1,89 @@
+"""What the questions on Faster R-CNN claim, where no notebook cell shows it."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import MultiScaleRoIAlign, box_iou
+
+from helpers.detector import load_detector
+from helpers.pyramid import level_of, walk
+from helpers.scenes import scenes
+
+
+def test_level_of_a_proposal():
+    levels = dict(zip([*"0123", "pool"], range(2, 7), strict=True))
+    box = torch.tensor([[30.0, 20, 130, 120]])
+    assert level_of(box, MultiScaleRoIAlign(list("0123"), 7, 2), levels).item() == 2
+
+
+@pytest.fixture(scope="module")
+def linear():
+    """ResNet-50 with an FPN, made linear: a gradient then shows all that a cell can depend on."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = resnet_fpn_backbone(
+            backbone_name="resnet50", weights=None, norm_layer=nn.Identity
+        )
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.ReLU):
+                setattr(module, name, nn.Identity())
+            if isinstance(child, nn.MaxPool2d):
+                setattr(module, name, nn.AvgPool2d(3, 2, 1))
+    return network.double()
+
+
+def test_receptive_fields(linear):
+    """The widest of neighboring cells; the figures of notebook 06, by gradients."""
+    x = torch.zeros(1, 3, 32, 1024, dtype=torch.double, requires_grad=True)
+    body = linear.body(x)
+    pyramid = linear.fpn(body)
+    maps = {"C2": body["0"], "C5": body["3"], "P2": pyramid["0"]}
+    for level, wanted in {"C2": 35, "C5": 427, "P2": 459}.items():
+        features, middle = maps[level], maps[level].shape[-1] // 2
+        widest = 0
+        for column in (middle - 1, middle):
+            [gradient] = torch.autograd.grad(features[0, :, 0, column].sum(), x, retain_graph=True)
+            seen = gradient.abs().sum((0, 1, 2)).nonzero()
+            widest = max(widest, (seen.max() - seen.min() + 1).item())
+        assert widest == wanted, level
+
+
+def test_other_keys_leave_levels_out():
+    model, [(image, _)] = load_detector(), scenes(18, 2018)[17:]
+    renamed = copy.deepcopy(model)
+    renamed.backbone.body.return_layers = {f"layer{k}": str(k + 1) for k in (1, 2, 3, 4)}
+    assert walk(model, image).pooled_from.unique().tolist() == [2, 3, 4]
+    walked = walk(renamed, image)
+    assert walked.pooled_from.unique().tolist() == [2, 3]
+    with torch.no_grad():
+        assert torch.equal(walked.result["boxes"], renamed([image])[0]["boxes"])
+
+
+def test_p6_proposes_and_is_not_pooled_from():
+    model = load_detector()
+    walks = [walk(model, image) for image, _ in scenes(10, 2018)]
+    assert any((walked.proposed_by == 6).any() for walked in walks)
+    assert all(walked.pooled_from.max() <= 5 for walked in walks)
+    assert torch.equal(walks[0].pyramid["P6"], walks[0].pyramid["P5"][..., ::2, ::2])
+
+
+def test_nms_of_the_rpn_is_per_level():
+    model = load_detector()
+    for image, _ in scenes(10, 2018):
+        walked = walk(model, image)
+        same = walked.proposed_by[:, None] == walked.proposed_by
+        overlaps = _overlaps(walked.proposals)
+        assert overlaps[same].max() <= 0.7
+        if overlaps[~same].max() > 0.8:
+            return
+    raise AssertionError("no two proposals of different levels have an IoU of 0.8")
+
+
+def _overlaps(boxes):
+    overlaps = box_iou(boxes, boxes)
+    overlaps.fill_diagonal_(0)
+    return overlaps
