@@ -29,6 +29,7 @@ from helpers.explorers.scaling import (
     picture,
 )
 from helpers.feeding import PRESETS, Box, Feeding, State, formats, pictures
+from helpers.overlay import TAG, Collage, Tags
 from helpers.show import BLUE, ORANGE, PIXELS
 
 ALL = len(PRESETS)  # the index of "custom"
@@ -120,20 +121,23 @@ def test_boxes_are_drawn_where_they_are(feeding):
 
 
 def test_labels_hide_no_other_label_and_stay_in_the_image(feeding):
-    view, tags = feeding.view(State("scene 0")), []
-    canvas = module._Canvas()
-    for box in [(20, 30, 60, 80), (22, 30, 64, 80), (20, 29, 60, 79), (110, 0, 128, 128)]:
-        module._tag(canvas, Box(box, 1, 1.0, True), "triangle 100 % ✓", BLUE, "white", tags)
-    for i, (left, right, top) in enumerate(tags):
-        assert PHOTO <= left < right <= PHOTO + 384 and TOP <= top <= TOP + 384 - module.TAG
-        for start, stop, other in tags[:i]:
-            assert abs(top - other) >= module.TAG or left >= stop or start >= right
+    view, limits = feeding.view(State("scene 0")), (PHOTO, TOP, PHOTO + 384, TOP + 384)
+    tags = Tags(Collage(HEIGHT, np.zeros((1, 3), int)), limits)
+    for box in [(60, 90, 180, 240), (66, 90, 192, 240), (60, 87, 180, 237), (330, 0, 384, 384)]:
+        left, top, right, bottom = box
+        placed = (PHOTO + left, TOP + top, PHOTO + right, TOP + bottom)
+        tags.add(placed, "triangle 100 % ✓", BLUE, "white")
+    for i, (left, right, top) in enumerate(tags.taken):
+        assert PHOTO <= left < right <= PHOTO + 384 and TOP <= top <= TOP + 384 - TAG
+        for start, stop, other in tags.taken[:i]:
+            assert abs(top - other) >= TAG or left >= stop or start >= right
+    assert len(tags.taken) == 4
     assert len(picture(replace(view, boxes=view.boxes * 3))) > 0
 
 
 def test_what_is_found_what_is_false_and_what_is_missed_is_said_in_words(feeding, monkeypatch):
     words = []
-    monkeypatch.setattr(module._Canvas, "text", lambda *args, **_: words.append(args[3]))
+    monkeypatch.setattr(Collage, "text", lambda *args, **_: words.append(args[3]))
     view = feeding.view(State("scene 0", "0-255"))
     box = (20.0, 30.0, 60.0, 80.0)
     boxes = [Box(box, 1, 0.97, True), Box(box, 2, 0.6, False)]
@@ -164,8 +168,8 @@ def test_the_bars_are_as_long_as_the_logarithm(feeding):
 
 def test_mere_rounding_has_no_bar_and_no_digits(feeding, monkeypatch):
     words = []
-    draw = module._Canvas.text
-    monkeypatch.setattr(module._Canvas, "text", lambda *a, **k: words.append(a[3]) or draw(*a, **k))
+    draw = Collage.text
+    monkeypatch.setattr(Collage, "text", lambda *a, **k: words.append(a[3]) or draw(*a, **k))
     image = pixels(picture(feeding.view(State("scene 0", "detectron", "detectron"))))
     assert words.count("≤ 1e-5") == 5 and not near(image[THIRD:], ORANGE).any()
 
@@ -262,8 +266,8 @@ def test_a_change_costs_one_forward_pass(model, monkeypatch):
 
 
 def test_after_another_picture_the_presets_follow_one_pass_at_a_time(explorer, monkeypatch):
-    drawn, draw = [], explorer._drawn
-    monkeypatch.setattr(explorer, "_drawn", lambda state: drawn.append(state) or draw(state))
+    drawn, draw = [], explorer._picture_of
+    monkeypatch.setattr(explorer, "_picture_of", lambda state: drawn.append(state) or draw(state))
 
     async def run():
         explorer.picture.value = "scene 6"
@@ -284,8 +288,8 @@ def test_after_another_picture_the_presets_follow_one_pass_at_a_time(explorer, m
 
 
 def test_a_preset_picked_before_it_followed_is_drawn_next(explorer, monkeypatch):
-    drawn, draw = [], explorer._drawn
-    monkeypatch.setattr(explorer, "_drawn", lambda state: drawn.append(state) or draw(state))
+    drawn, draw = [], explorer._picture_of
+    monkeypatch.setattr(explorer, "_picture_of", lambda state: drawn.append(state) or draw(state))
 
     async def run():
         explorer.picture.value = "scene 6"
@@ -301,8 +305,8 @@ def test_a_preset_picked_before_it_followed_is_drawn_next(explorer, monkeypatch)
 
 
 def test_of_a_burst_of_formats_the_last_one_wins(explorer, monkeypatch):
-    drawn, draw = [], explorer._drawn
-    monkeypatch.setattr(explorer, "_drawn", lambda state: drawn.append(state) or draw(state))
+    drawn, draw = [], explorer._picture_of
+    monkeypatch.setattr(explorer, "_picture_of", lambda state: drawn.append(state) or draw(state))
 
     async def burst():
         for name in ("BGR", "halved", "keras-tf"):
@@ -347,8 +351,9 @@ def test_every_control_has_a_label_and_every_choice_is_there(explorer):
 def test_every_frame_takes_the_same_room(explorer):
     places = [re.findall(r'class="([^"]+)"', frame) for frame in explorer.frames]
     assert all(place == ["scaling-picture", "scaling-sentence"] for place in places)
-    assert f"aspect-ratio: {PIXELS} / {HEIGHT}" in module.STYLE
-    assert re.search(r"scaling-sentence {[^}]* height: 5.6em", module.STYLE)
+    style = explorer.box.children[0].value
+    assert f"aspect-ratio: {PIXELS} / {HEIGHT}" in style
+    assert re.search(r"scaling-sentence {[^}]* height: 5.6em", style)
 
 
 def test_the_output_carries_sentences_and_a_picture_for_where_widgets_cannot_run(

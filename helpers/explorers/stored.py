@@ -1,4 +1,4 @@
-"""Base of the explorers of stored runs: presets, dropdowns, and a picture for what they say."""
+"""Base of the explorers with presets, dropdowns, and one picture for what they say."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,7 +25,7 @@ STYLE = """<style>
 .{name}-explorer .{name}-sentence {{ line-height: 1.4; height: 5.6em; overflow: auto;
   margin: 6px 0; }}
 .{name}-explorer .{name}-small {{ font-size: 0.85em; line-height: 1.4; opacity: 0.85; }}
-.{name}-explorer .{name}-error {{ min-height: 1.4em; line-height: 1.4; }}
+.{name}-explorer .{name}-error {{ min-height: {error}em; line-height: 1.4; }}
 .{name}-explorer .jupyter-widgets-disconnected::before {{ display: none; }}
 .{name}-explorer.jupyter-widgets-disconnected::before {{ display: none; }}
 </style>"""
@@ -35,11 +35,13 @@ class Stored(Live):
     """`controls`, dropdowns in the order of a state's parts, say which state is drawn as "custom".
 
     `presets`: name → state; each is drawn once. `draw`: state → palette PNG of `height` px and a
-    sentence, or a ValueError, which becomes the message. No network runs. Its text/plain holds the
-    presets' sentences, and the first frame's picture stands in for the widgets where they cannot
-    run. `state` is what the controls say, `frames` the presets' HTML and the live one, `message`
-    the latest bad input.
+    sentence, or a ValueError, which becomes the message. Its text/plain holds the presets'
+    sentences, and the first frame's picture stands in for the widgets where they cannot run.
+    `state` is what the controls say, `frames` the presets' HTML and the live one, `message` the
+    latest bad input.
     """
+
+    error_height = 1.4  # em, so that an error moves nothing
 
     def __init__(
         self,
@@ -49,8 +51,12 @@ class Stored(Live):
         draw: Callable[[Any], tuple[bytes, str]],
         height: int,
         words: tuple[str, str],
+        shown: list[W.Dropdown] | None = None,
     ):
-        """`words`: the pictures' alt text, and a note below them."""
+        """`words`: the pictures' alt text, and a note below them.
+
+        `shown`: the controls in the order of the page, if that is another.
+        """
         super().__init__(name)
         alt, note = words
         self._presets, self.controls, self._picture_of = dict(presets), controls, draw
@@ -64,7 +70,10 @@ class Stored(Live):
         drawn = [draw(state) for state in presets.values()]
         self._views = [W.HTML(self._frame(*each)) for each in drawn]
         self._views.append(W.HTML(self._frame(None, UNTOUCHED)))
-        self.png, self.text = drawn[0][0], "\n".join(sentence for _, sentence in drawn)
+        self.png = drawn[0][0]
+        self.text = "\n".join(
+            self._said(name, sentence) for name, (_, sentence) in zip(presets, drawn, strict=True)
+        )
         stack = W.Stack(self._views, selected_index=0)
         W.jslink((self.preset, "index"), (stack, "selected_index"))
         self.preset.observe(self._picked, "index")
@@ -73,16 +82,20 @@ class Stored(Live):
         self.box = W.VBox(
             [
                 W.HTML(
-                    STYLE.format(name=name, width=PIXELS, height=height),
+                    STYLE.format(name=name, width=PIXELS, height=height, error=self.error_height),
                     layout={"display": "none"},
                 ),
                 self.preset,
                 stack,
                 self._error,
                 W.HTML(f'<div class="{name}-small">{note}<br>{NEEDS_KERNEL}</div>'),
-                W.HBox(controls, layout=W.Layout(flex_flow="row wrap")),
+                W.HBox(shown or controls, layout=W.Layout(flex_flow="row wrap")),
             ]
         ).add_class(f"{name}-explorer")
+
+    @staticmethod
+    def _said(preset: str, sentence: str) -> str:
+        return sentence
 
     @property
     def state(self) -> Any:
@@ -100,10 +113,12 @@ class Stored(Live):
         if change["new"] == len(self._presets):
             return self._soon(self._draw)
         with self._not_following():
-            state = list(self._presets.values())[change["new"]]
-            for control, value in zip(self.controls, state, strict=True):
-                control.value = value
+            self._set(list(self._presets.values())[change["new"]])
         self._say("")
+
+    def _set(self, state: tuple) -> None:
+        for control, value in zip(self.controls, state, strict=True):
+            control.value = value
 
     def _changed(self, change) -> None:
         if self._following:
@@ -119,6 +134,10 @@ class Stored(Live):
         self._say("")
         with self._not_following():
             self.preset.index = len(self._presets)
+        self._after_drawing()
+
+    def _after_drawing(self) -> None:
+        """For a base whose presets change, too."""
 
 
 def dropdown(options: list, description: str, width: str, value=None) -> W.Dropdown:
