@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("explorer", "scaling", "stored", "compare", "notebooks")
+NAMES = ("explorer", "scaling", "pyramid", "stored", "compare", "notebooks")
 
 
 def main() -> int:

@@ -22,6 +22,7 @@ from benchmarks import (  # noqa: E402
     explorer,
     memory,
     notebooks,
+    pyramid,
     report,
     scaling,
     stored,
@@ -138,6 +139,16 @@ def test_the_scaling_explorers_numbers_are_numbers():
         scaling.view_over_forward(rounds=1),
         scaling.picture_ms(rounds=1),
         scaling.handler_ms(rounds=1),
+    ):
+        assert math.isfinite(number) and number > 0
+
+
+def test_the_pyramid_explorers_numbers_are_numbers():
+    for number in (
+        pyramid.build_seconds(),
+        pyramid.view_over_forward(rounds=1),
+        pyramid.picture_ms(rounds=1),
+        pyramid.handler_ms(rounds=1),
     ):
         assert math.isfinite(number) and number > 0
 

@@ -16,12 +16,13 @@ from playwright.sync_api import expect
 from widgets import LAYOUT, button, labelled, layout, pixels, soon
 
 from helpers import backbones, feeding, photos
+from helpers import levels as pyramid_levels
 from helpers.audit import audit_builder
 from helpers.batches import Statistics, collect, crops
 from helpers.census import build
 from helpers.compare import Row, short
 from helpers.detector import load_detector
-from helpers.explorers import audit, batch, curves, gain, reading, scaling
+from helpers.explorers import audit, batch, curves, gain, pyramid, reading, scaling
 from helpers.norms import norm_layers, replace_norms
 from helpers.pixels import convert
 from helpers.runs import RATE, by_seed, load_runs, mean
@@ -216,6 +217,23 @@ def scaling_shows(box, emitted="0-1", expected="0-1", picture=scaling.FIRST) -> 
     picture_shows(box, scaling.picture(view), words)
 
 
+@cache
+def levels() -> pyramid_levels.Levels:
+    return pyramid_levels.Levels(load_detector())
+
+
+def pyramid_shows(box, state: pyramid_levels.State) -> None:
+    """Wait until the PyramidExplorer shows this level of this picture."""
+    view = levels().view(state)
+    with torch.no_grad():
+        [result] = load_detector()([feeding.pictures()[state.picture][0]])
+    words = view.sentence()
+    if state.kind != pyramid_levels.BATCH:
+        found = (result["scores"] >= 0.5).sum()
+        assert words.split("Boxes: ")[1].split(".")[0].count(" P") == found
+    picture_shows(box, pyramid.picture(view), words)
+
+
 def reading_shows(box, state: reading.State) -> None:
     """Wait until the ReadingExplorer shows these runs, read so."""
     png, words = reading.picture(load_runs(), state)
@@ -312,10 +330,17 @@ CURVES = Explorer(
     partial(after_first, "beside", "frozen"),
     partial(curves_show, state=curves.State(beside=("frozen", 16))),
 )
+PYRAMID = Explorer(
+    "pyramid",
+    {name: partial(pyramid_shows, state=state) for name, state in pyramid.PRESETS.items()},
+    partial(after_first, "level", "P5"),
+    partial(pyramid_shows, state=pyramid_levels.State(pyramid.FIRST, "P5")),
+)
 EXPLORERS = {
     "01_two_backbones": (gain_of("ResNet-50"), NORM),
     "02_batchnorm": (BATCH,),
     "03_frozen_batchnorm": (gain_of("Lite0"), AUDIT),
     "04_small_batches": (READING, CURVES),
     "05_input_scaling": (SCALING,),
+    "06_faster_rcnn_backbone": (PYRAMID,),
 }

@@ -14,6 +14,7 @@ from explorers import (
     CURVES,
     EXPLORERS,
     NORM,
+    PYRAMID,
     READING,
     SCALING,
     audit_shows,
@@ -21,6 +22,7 @@ from explorers import (
     curves_show,
     gain_shows,
     largest,
+    pyramid_shows,
     reading_shows,
     scaling_shows,
     shows,
@@ -31,7 +33,9 @@ from PIL import Image
 from playwright.sync_api import expect
 from widgets import CONTRAST, CUT_OFF, LAYOUT, answers, button, labelled, layout, soon
 
+from helpers import levels as pyramid_levels
 from helpers.backbones import STAGES
+from helpers.explorers import pyramid
 from helpers.explorers.batch import SIZES
 from helpers.explorers.curves import State as CurvesState
 from helpers.explorers.reading import State as ReadingState
@@ -293,6 +297,33 @@ def test_every_control_of_the_scaling_explorer(page, hand):
     SCALING.switches(page, hand)
 
 
+@of("06_faster_rcnn_backbone")
+@hands
+def test_every_control_of_the_pyramid_explorer(page, hand):
+    box = PYRAMID.box(page)
+    state = pyramid_levels.State(pyramid.FIRST, "P6")
+    button(box, "P6").click()
+    pyramid_shows(box, state)
+    before = layout(box)
+    names = {"kind": "the body normalizes by"}
+    for change in (
+        {"level": "C3"},
+        {"channel": 7},
+        {"kind": pyramid_levels.BATCH},
+        {"picture": "rocket"},
+        {"kind": pyramid_levels.FROZEN},
+        {"picture": "scene 6"},
+        {"level": "P2"},
+    ):
+        [(control, option)] = change.items()
+        hand.choose(labelled(box, names.get(control, control)), str(option))
+        state = state._replace(**change)
+        pyramid_shows(box, state)
+        expect(box.locator(".pyramid-error")).to_be_empty()  # no choice is an error
+        assert box.evaluate(LAYOUT) == before
+        assert box.evaluate(CUT_OFF) == []
+
+
 @of("04_small_batches")
 @hands
 def test_every_control_of_the_explorers_of_stored_runs(page, hand):
@@ -363,7 +394,7 @@ def test_readable_in_both_themes(page, notebook, theme, tmp_path):
 
 
 # 01 is in test_without_kernel.py
-@of("02_batchnorm", "03_frozen_batchnorm", "04_small_batches", "05_input_scaling")
+@of(*list(EXPLORERS)[1:])
 def test_last_of_all_presets_still_switch_when_the_kernel_is_shut_down(page, notebook):
     for explorer in EXPLORERS[notebook]:
         explorer.change(explorer.box(page), Mouse())

@@ -1,0 +1,80 @@
+"""What a reader of the PyramidExplorer waits for."""
+
+from functools import partial
+from itertools import cycle
+from time import perf_counter
+
+import torch
+
+from benchmarks.report import emit, settle
+from benchmarks.timing import medians
+from helpers.detector import load_detector
+from helpers.explorers.pyramid import PRESETS, PyramidExplorer, picture
+from helpers.levels import BATCH, MEAN, Levels, State
+
+PICTURE = "scene 1"
+
+
+def view_over_forward(rounds: int) -> float:
+    """A new normalization without its picture, over the detector's bare forward in float64."""
+    levels, exact = Levels(load_detector()), load_detector().double()
+    image = levels.pictures[PICTURE][0].double()
+    state = State(PICTURE, "P3", MEAN, BATCH)
+    levels.view(State(PICTURE, "P3"))
+
+    @torch.inference_mode()
+    def forward():
+        exact([image])
+
+    def view():
+        levels._walks.pop((PICTURE, BATCH), None)
+        levels.view(state)
+
+    calls = {"view": view, "forward": forward}
+    medians(calls, 2)
+    seconds = medians(calls, rounds)
+    return seconds["view"] / seconds["forward"]
+
+
+def picture_ms(rounds: int) -> float:
+    """The preset that takes longest, its passes made."""
+    levels = Levels(load_detector())
+    calls = {name: partial(_drawn, levels, state) for name, state in PRESETS.items()}
+    medians(calls, 2)
+    return 1000 * max(medians(calls, rounds).values())
+
+
+def _drawn(levels: Levels, state: State) -> bytes:
+    return picture(levels.view(state))
+
+
+def handler_ms(rounds: int) -> float:
+    """Another level, until its frame stands: no pass, a picture."""
+    explorer, levels = PyramidExplorer(), cycle(["P3", "P4"])
+
+    def choose():
+        before, explorer.level.value = explorer.frames[-1], next(levels)
+        assert explorer.frames[-1] != before, "without an event loop, a change draws at once"
+
+    medians({"": choose}, 2)
+    return 1000 * medians({"": choose}, rounds)[""]
+
+
+def build_seconds() -> float:
+    """The explorer, with the detector's weights at hand."""
+    model = load_detector()
+    start = perf_counter()
+    PyramidExplorer(model)
+    return perf_counter() - start
+
+
+def main() -> None:
+    settle()
+    emit("pyramid_build_s", build_seconds(), "s", 2)
+    emit("pyramid_view_over_forward", view_over_forward(rounds=25), "×", 1.4)
+    emit("pyramid_picture_ms", picture_ms(rounds=25), "ms", 60)
+    emit("pyramid_handler_ms", handler_ms(rounds=25), "ms", 100)
+
+
+if __name__ == "__main__":
+    main()
