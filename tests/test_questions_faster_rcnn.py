@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
 from helpers.detector import load_detector
@@ -87,3 +88,18 @@ def _overlaps(boxes):
     overlaps = box_iou(boxes, boxes)
     overlaps.fill_diagonal_(0)
     return overlaps
+
+
+def test_what_notebook_06_says_to_raise_an_error_does():
+    """The channels of another stage, and anchor sizes for four levels of five."""
+    body = load_detector().backbone.body
+    layers = {f"layer{k}": str(k - 1) for k in (1, 2, 3, 4)}
+    shifted = BackboneWithFPN(body, layers, [64, 128, 256, 512], 64)
+    with pytest.raises(RuntimeError, match="channels"):
+        shifted(torch.zeros(1, 3, 64, 64))
+    four = load_detector()
+    four.rpn.anchor_generator = AnchorGenerator(
+        tuple((size,) for size in (8, 16, 32, 64)), ((0.5, 1.0, 2.0),) * 4
+    )
+    with pytest.raises(AssertionError, match="match"):
+        four([torch.zeros(3, 64, 64)])

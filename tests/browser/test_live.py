@@ -314,6 +314,7 @@ def test_every_control_of_the_pyramid_explorer(page, hand):
         {"kind": pyramid_levels.FROZEN},
         {"picture": "scene 6"},
         {"level": "P2"},
+        {"picture": pyramid.FIRST},  # as it was found, for the presets
     ):
         [(control, option)] = change.items()
         hand.choose(labelled(box, names.get(control, control)), str(option))
@@ -322,6 +323,7 @@ def test_every_control_of_the_pyramid_explorer(page, hand):
         expect(box.locator(".pyramid-error")).to_be_empty()  # no choice is an error
         assert box.evaluate(LAYOUT) == before
         assert box.evaluate(CUT_OFF) == []
+    PYRAMID.switches(page, hand)
 
 
 @of("04_small_batches")
