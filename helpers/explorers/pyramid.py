@@ -86,7 +86,7 @@ class PyramidExplorer(Pictured):
         first = FIRST if image is None else YOURS
         self.level = dropdown(list(LEVELS), "level", "9em", "C2")
         self.channel = dropdown(list(CHANNELS), "channel", "11em")
-        self.kind = dropdown(list(KINDS), "the body normalizes by", "25.5em")
+        self.kind = dropdown(list(KINDS), "the body normalizes by", "31em")
         pictured = dropdown(list(self._levels.pictures), "picture", "13em", first)
         super().__init__(
             "pyramid",
