@@ -103,7 +103,8 @@ class View:
         found = ", ".join(f"{CLASSES[box.label]} P{box.pooled_from}" for box in self.boxes)
         words += f"Boxes: {found or 'none'}."
         if state.kind != BATCHNORM:
-            words += f" Of BatchNorm's {self.changed.boxes} boxes {self.changed.lost} are lost."
+            words += f" Lost of BatchNorm's {self.changed.boxes} boxes (IoU below 0.9): "
+            words += f"{self.changed.lost}."
         return words
 
 

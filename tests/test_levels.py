@@ -182,4 +182,7 @@ def test_nothing_found_is_said():
     with torch.no_grad():
         model.roi_heads.box_predictor.cls_score.bias[0] = 100.0
     view = Levels(model).view(State(SCENE, "P3", MEAN, EPS_0))
-    assert view.boxes == [] and "Boxes: none. Of BatchNorm's 0 boxes 0 are lost." in view.sentence()
+    assert (
+        view.boxes == []
+        and "Boxes: none. Lost of BatchNorm's 0 boxes (IoU below 0.9): 0." in view.sentence()
+    )

@@ -1,12 +1,20 @@
-"""What autograd keeps for a backward pass, against sums made by hand."""
+"""What autograd keeps against sums made by hand; times by a clock that follows a script."""
 
 import gc
 import weakref
 
+import pytest
 import torch
 from torch import nn
 
-from helpers.measure import kept_for_backward
+from helpers.measure import (
+    Ratio,
+    Times,
+    copy_bandwidth,
+    interleaved,
+    kept_for_backward,
+    peak_memory,
+)
 
 
 def x(requires_grad=True):
@@ -52,3 +60,58 @@ def test_relu_keeps_its_output_and_a_convolution_its_input_and_weight():
     y, kept = kept_for_backward(torch.relu, a)
     assert kept == y.nbytes
     assert kept_for_backward(conv, a)[1] == a.nbytes + conv.weight.nbytes
+
+
+# Times
+
+
+class Clock:
+    """Seconds per call from a script: name → values, in the order in which they are asked for."""
+
+    def __init__(self, script):
+        self.script = {call: iter(values) for call, values in script.items()}
+        self.asked = []
+
+    def __call__(self, call, times):
+        self.asked.append((call, times))
+        return next(self.script[call])
+
+
+def test_every_other_round_runs_backwards_for_long_enough():
+    a, b = (lambda: None), (lambda: 1)
+    clock = Clock({a: [9, 0.01, 1, 2, 3], b: [9, 0.5, 4, 5, 6]})
+    found = interleaved({"a": a, "b": b}, rounds=3, at_least=0.02, clock=clock)
+    assert clock.asked[4:] == [(a, 2), (b, 1), (b, 1), (a, 2), (a, 2), (b, 1)]
+    assert found["a"].seconds == (1, 2, 3) and found["b"].seconds == (4, 5, 6)
+    assert found["b"].median == 5
+
+
+def test_ratios_are_of_rounds_not_of_medians():
+    ratio = Times((2.0, 20.0, 200.0)).over(Times((1.0, 10.0, 100.0)))
+    assert ratio.rounds == (2, 2, 2) and ratio.median == 2 and ratio.spread == 0
+    assert ratio.told and str(ratio) == "2.00 ± 0"
+
+
+def test_an_effect_within_the_spread_is_not_told():
+    ratio = Ratio((0.9, 1.0, 1.1, 1.2, 1.3))
+    assert ratio.spread == pytest.approx(0.2) and ratio.median == 1.1
+    assert not ratio.told
+    assert str(ratio) == "no difference beyond the spread of ±0.2"
+    assert Ratio((1.3, 1.35, 1.4)).told
+
+
+def test_rounds_without_quartiles_are_refused():
+    with pytest.raises(ValueError, match="3 or more"):
+        interleaved({"a": lambda: None}, rounds=2)
+
+
+def test_the_real_clock_counts_calls_and_seconds():
+    calls = []
+    found = interleaved({"a": lambda: calls.append(1)}, rounds=3, at_least=1e-6)
+    assert len(calls) >= 5 and all(s > 0 for s in found["a"].seconds)
+
+
+def test_copying_has_a_bandwidth_and_a_cpu_no_peak():
+    assert 1e8 < copy_bandwidth(2**20) < 1e13
+    if not torch.cuda.is_available():
+        assert peak_memory(lambda: None) is None

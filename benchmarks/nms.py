@@ -1,0 +1,207 @@
+"""What non-maximum suppression costs, by the number of classes, and its share of a detector.
+
+    python -m benchmarks.nms [--device cuda] [--quick] [--out FILE]
+
+Section "nms" of data/results/speed/<device>.json: a fixed number of candidate boxes whose labels
+are spread over 1 to 80 classes, suppressed without regard to the class ("agnostic"), by
+torchvision's coordinate trick, and by its loop over the classes; on either side of where
+torchvision goes from one to the other; and, in whole forward passes, the share of both NMS calls.
+"""
+
+import sys
+from contextlib import ExitStack
+from time import perf_counter
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torchvision.ops import boxes as box_ops
+from torchvision.ops import nms
+from tqdm import tqdm
+
+from benchmarks.speed import Store, arguments, rounded
+from helpers.backbones import resnet50_detector
+from helpers.detector import load_detector
+from helpers.measure import interleaved
+from helpers.scenes import scenes
+
+CLASSES = (1, 2, 5, 10, 20, 40, 80)
+CANDIDATES = (100, 300, 1000)
+SWITCH = {"cpu": 1000, "cuda": 25_000}  # boxes up to which torchvision takes the trick
+IOU = 0.5
+WAYS = {
+    "agnostic": lambda boxes, scores, labels: nms(boxes, scores, IOU),
+    "trick": lambda *given: box_ops._batched_nms_coordinate_trick(*given, IOU),
+    "loop": lambda *given: box_ops._batched_nms_vanilla(*given, IOU),
+}
+
+
+def candidates(count: int, classes: int, device: str, seed: int = 0) -> tuple[Tensor, ...]:
+    """Boxes (n,4) in an image of 800 px, 16 to 256 px wide and high; scores (n); labels (n)."""
+    generator = torch.Generator().manual_seed(seed)
+    center = 800 * torch.rand(count, 2, generator=generator)
+    half = 8 + 120 * torch.rand(count, 2, generator=generator)
+    boxes = torch.cat([center - half, center + half], 1).clamp(0, 800)
+    scores = torch.rand(count, generator=generator)
+    labels = torch.arange(count) % classes
+    return boxes.to(device), scores.to(device), labels.to(device)
+
+
+def by_classes(count: int, classes: int, device: str, rounds: int) -> list[dict]:
+    given = candidates(count, classes, device)
+    kept = {way: call(*given) for way, call in WAYS.items()}
+    found = interleaved(
+        {way: lambda call=call: call(*given) for way, call in WAYS.items()},
+        rounds,
+        0.005 if device == "cuda" else 0.01,
+    )
+    same = set(kept["trick"].tolist()) == set(kept["loop"].tolist())
+    rows = []
+    for way, taken in found.items():
+        ratio = taken.over(found["agnostic"])
+        rows.append(
+            {
+                "what": "classes",
+                "candidates": count,
+                "classes": classes,
+                "way": way,
+                "ms": rounded(1000 * taken.median),
+                "ratio": rounded(ratio.median),
+                "spread": rounded(ratio.spread),
+                "told": way != "agnostic" and ratio.told,
+                "kept": len(kept[way]),
+                "same": same,
+            }
+        )
+    return rows
+
+
+def chosen(count: int, device: str) -> str:
+    """Which of the two torchvision takes for so many boxes."""
+    called = []
+    with ExitStack() as stack:
+        for way, name in (("trick", "_coordinate_trick"), ("loop", "_vanilla")):
+            replaced = patch.object(
+                box_ops, f"_batched_nms{name}", lambda *given, way=way: called.append(way)
+            )
+            stack.enter_context(replaced)
+        box_ops.batched_nms(*candidates(count, 2, device), IOU)
+    return called[0]
+
+
+def negative_coordinates() -> dict:
+    """The case in which the trick is wrong: it moves each class by the largest coordinate alone."""
+    boxes = torch.tensor([[-300.0, 0, -200, 100], [-199.0, 0, -99, 100], [0.0, 0, 1, 1]])
+    labels, scores = torch.tensor([1, 0, 0]), torch.tensor([0.9, 0.8, 0.7])
+    boxes[0] = boxes[1] - (boxes.max() + 1)  # where class 1 is moved onto class 0
+    kept = {way: sorted(WAYS[way](boxes, scores, labels).tolist()) for way in ("trick", "loop")}
+    return {"what": "negative coordinates", **kept}
+
+
+class Stopwatch:
+    """Stands in for batched_nms, and takes its time; a GPU is waited for before and after."""
+
+    def __init__(self, device: str):
+        self._wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+        self._call = box_ops.batched_nms
+        self.seconds: list[float] = []
+        self.boxes: list[int] = []
+
+    def __call__(self, boxes, scores, labels, iou):
+        self._wait()
+        start = perf_counter()
+        kept = self._call(boxes, scores, labels, iou)
+        self._wait()
+        self.seconds.append(perf_counter() - start)
+        self.boxes.append(len(boxes))
+        return kept
+
+
+def shares(name: str, model, images: list[Tensor], device: str, rounds: int) -> dict:
+    """Of one image's forward pass: the share of the RPN's NMS, and of the box head's."""
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    passes = []
+    with torch.inference_mode():
+        model(images)
+        for _ in range(rounds):
+            watch = Stopwatch(device)
+            with patch.object(box_ops, "batched_nms", watch):
+                wait()
+                start = perf_counter()
+                model(images)
+                wait()
+                passes.append((perf_counter() - start, *watch.seconds))
+    whole, rpn, heads = torch.tensor(passes, dtype=torch.float64).T
+    median, low, high = ((rpn + heads) / whole).quantile(
+        torch.tensor([0.5, 0.25, 0.75], dtype=torch.float64)
+    )
+    return {
+        "what": "share",
+        "model": name,
+        "size": list(images[0].shape[1:]),
+        "classes": model.roi_heads.box_predictor.cls_score.out_features - 1,
+        "candidates": watch.boxes,
+        "ms": rounded(1000 * whole.median().item()),
+        "rpn_ms": rounded(1000 * rpn.median().item()),
+        "heads_ms": rounded(1000 * heads.median().item()),
+        "share": rounded(median.item()),
+        "spread": rounded((high - low).item()),
+    }
+
+
+def detectors(device: str, quick: bool):
+    """(name, model, images): the small trained one, and ResNet-50's with ever more candidates."""
+    yield "scene detector", load_detector().to(device), [scenes(1, 2018)[0][0].to(device)]
+    side = 64 if quick else 800 if device == "cuda" else 320
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.rand(3, side, side * 4 // 3, generator=generator).to(device)]
+    model = resnet50_detector(min_size=side, max_size=side * 4 // 3).to(device)
+    scores = _scores(model, images)
+    for wanted in (100, 1000, 10_000):
+        if wanted < len(scores):
+            model.roi_heads.score_thresh = scores[wanted].item()
+            yield "fasterrcnn_resnet50_fpn, random heads", model, images
+
+
+@torch.inference_mode()
+def _scores(model, images: list[Tensor]) -> Tensor:
+    """Of every proposal and class, the best first."""
+    heads = model.roi_heads
+    inputs, _ = model.transform(images)
+    features = model.backbone(inputs.tensors)
+    proposals, _ = model.rpn(inputs, features)
+    pooled = heads.box_roi_pool(features, proposals, inputs.image_sizes)
+    scores = heads.box_predictor(heads.box_head(pooled))[0].softmax(1)
+    return scores[:, 1:].flatten().sort(descending=True).values
+
+
+def main(given: list[str] | None = None) -> int:
+    options = arguments(__doc__.splitlines()[0], given)
+    device = options.device
+    if device == "cpu":
+        torch.set_num_threads(1)
+    store = Store(options, "nms", ("what", "candidates", "classes"))
+    counts = CANDIDATES[:1] if options.quick else CANDIDATES
+    classes = CLASSES[:2] if options.quick else CLASSES
+    switch = SWITCH[device]
+    sizes = [(n, c) for n in counts for c in classes]
+    if not options.quick:
+        sizes += [(n, c) for n in (switch, switch + 1) for c in (1, 20, 80) if n not in counts]
+    for count, number in tqdm(sizes, file=sys.stderr, unit="case"):
+        if not store.has(what="classes", candidates=count, classes=number):
+            store.add(by_classes(count, number, device, 3 if options.quick else 9))
+    store.add(
+        [
+            {"what": "switch", "candidates": count, "way": chosen(count, device)}
+            for count in (switch, switch + 1)
+        ]
+    )
+    store.add([negative_coordinates()])
+    for name, model, images in detectors(device, options.quick):
+        store.add([shares(name, model, images, device, 3 if options.quick else 15)])
+    print(options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
