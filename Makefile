@@ -13,7 +13,7 @@ PYTHON := $(or $(PYTHON),$(shell for p in python3 python3.13 python3.12 python3.
 
 $(if $(filter-out cpu pypi,$(TORCH)),$(error TORCH is cpu (PyTorch's CPU wheels) or pypi (the default), not $(TORCH)))
 
-.PHONY: help lab test test-all notebooks bench weights constraints binder-link export
+.PHONY: help lab test test-all notebooks bench speed weights constraints binder-link export
 .PHONY: environment lab-packages test-packages
 .NOTPARALLEL:
 
@@ -53,6 +53,11 @@ notebooks: test-packages
 ## make bench        the benchmarks
 bench: test-packages
 	$(bin)/python -m benchmarks
+
+## make speed        what normalization and NMS cost here, into data/results/speed   DEVICE=cuda
+speed: lab-packages
+	for name in nms heads norms; do \
+	  $(bin)/python -m benchmarks.$$name --device $(or $(DEVICE),cpu) || exit; done
 
 ## make weights      fetch the ImageNet weights (the one thing that needs a download)
 weights: lab-packages

@@ -23,10 +23,9 @@ from benchmarks.speed import Store, arguments, rounded
 from helpers.backbones import resnet50_detector
 from helpers.detector import load_detector
 from helpers.measure import interleaved
+from helpers.nms import CANDIDATES, CLASSES, candidates
 from helpers.scenes import scenes
 
-CLASSES = (1, 2, 5, 10, 20, 40, 80)
-CANDIDATES = (100, 300, 1000)
 SWITCH = {"cpu": 1000, "cuda": 25_000}  # boxes up to which torchvision takes the trick
 IOU = 0.5
 WAYS = {
@@ -36,19 +35,8 @@ WAYS = {
 }
 
 
-def candidates(count: int, classes: int, device: str, seed: int = 0) -> tuple[Tensor, ...]:
-    """Boxes (n,4) in an image of 800 px, 16 to 256 px wide and high; scores (n); labels (n)."""
-    generator = torch.Generator().manual_seed(seed)
-    center = 800 * torch.rand(count, 2, generator=generator)
-    half = 8 + 120 * torch.rand(count, 2, generator=generator)
-    boxes = torch.cat([center - half, center + half], 1).clamp(0, 800)
-    scores = torch.rand(count, generator=generator)
-    labels = torch.arange(count) % classes
-    return boxes.to(device), scores.to(device), labels.to(device)
-
-
 def by_classes(count: int, classes: int, device: str, rounds: int) -> list[dict]:
-    given = candidates(count, classes, device)
+    given = [tensor.to(device) for tensor in candidates(count, classes)]
     kept = {way: call(*given) for way, call in WAYS.items()}
     found = interleaved(
         {way: lambda call=call: call(*given) for way, call in WAYS.items()},
@@ -85,7 +73,7 @@ def chosen(count: int, device: str) -> str:
                 box_ops, f"_batched_nms{name}", lambda *given, way=way: called.append(way)
             )
             stack.enter_context(replaced)
-        box_ops.batched_nms(*candidates(count, 2, device), IOU)
+        box_ops.batched_nms(*(tensor.to(device) for tensor in candidates(count, 2)), IOU)
     return called[0]
 
 

@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import heads, nms, norms, speed  # noqa: E402
 from helpers import DATA  # noqa: E402
+from helpers.nms import CLASSES, candidates  # noqa: E402
 from helpers.ways import WAYS  # noqa: E402
 
 FILES = sorted((DATA / "results" / "speed").glob("*.json"))
@@ -57,15 +58,17 @@ def test_affine_parameters_are_frozen_where_the_way_says_so():
 
 
 def test_candidates_are_as_many_whatever_the_classes():
-    for classes in nms.CLASSES:
-        boxes, scores, labels = nms.candidates(300, classes, "cpu")
+    for classes in CLASSES:
+        boxes, scores, labels = candidates(300, classes)
         assert len(boxes) == len(scores) == 300 and len(labels.unique()) == classes
         assert (boxes[:, 2:] > boxes[:, :2]).all()
-        assert torch.equal(boxes, nms.candidates(300, 1, "cpu")[0])
+        assert torch.equal(boxes, candidates(300, 1)[0])
+    with pytest.raises(ValueError, match="one or more"):
+        candidates(0, 1)
 
 
 def test_trick_and_loop_keep_the_same_and_agnostic_keeps_less():
-    given = nms.candidates(300, 20, "cpu")
+    given = candidates(300, 20)
     kept = {way: call(*given).tolist() for way, call in nms.WAYS.items()}
     assert kept["trick"] == kept["loop"] == batched_nms(*given, nms.IOU).tolist()
     assert len(kept["agnostic"]) < len(kept["loop"])

@@ -102,19 +102,26 @@ Own work, BSD-3-Clause.
 
 
 def train(
-    seed: int, part: Path, steps: int = STEPS, images: int = IMAGES, norm: str = "batch"
+    seed: int,
+    part: Path,
+    steps: int = STEPS,
+    images: int = IMAGES,
+    norm: str = "batch",
+    build: Callable[[], FasterRCNN] | None = None,
 ) -> tuple[FasterRCNN, float]:
-    """The trained model, and its minutes of processor time.
+    """The trained model, `detector` or what `build` makes, and its minutes of processor time.
 
     `part` keeps what an interrupted call has done, for the next one. Step k draws its images from
     scenes' seed 1,000,000·(seed + 1) + k.
     """
     torch.manual_seed(seed)
-    model = detector(NORMS[norm][0])
+    model = build() if build else detector(NORMS[norm][0])
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-4)
     plan = {"seed": seed, "steps": steps, "images": images}
     if norm != "batch":
         plan["norm"] = norm
+    if build:
+        plan["build"] = build.__name__
     start, seconds = 0, 0.0
     if part.exists():
         saved = torch.load(part, weights_only=True)

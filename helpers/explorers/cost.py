@@ -1,0 +1,97 @@
+"""CostExplorer: the stored time of each way to normalize, and what the memory's speed allows."""
+
+from typing import NamedTuple
+
+from helpers.canvas import AXIS, Canvas, palette
+from helpers.explorers.stored import Stored, dropdown
+from helpers.show import BLACK, BLUE, ORANGE
+from helpers.speed import BASE, BOTH, FORWARD, SUBJECTS, Cost, costs, devices
+
+HEIGHT = 330
+TOP, STEP = 58, 32  # of the bars, px
+NAMES, LEFT, RIGHT = 10, 180, 530  # px
+PALE, SPREAD = "#C9DDEC", "#E0A27E"
+BATCHES, DTYPES = (1, 2, 8), ("float32", "bfloat16", "float16")
+WHAT_IT_IS = (
+    "Bars: median time. Beside them: the ratio over BatchNorm in eval mode, measured round by "
+    "round, with its spread; a pale bar's is no larger than the spread. Black mark: the time that "
+    "the bytes it has to move take at the speed of copying. Nothing is measured here."
+)
+
+
+class State(NamedTuple):
+    """Where a way to normalize was measured: see helpers.speed.costs."""
+
+    device: str
+    subject: str
+    batch: int = 8
+    dtype: str = "float32"
+    step: str = FORWARD
+
+
+def presets() -> dict[str, State]:
+    first, last = list(devices())[0], list(devices())[-1]
+    return {
+        "a layer": State(first, "layer1"),
+        "with backward": State(first, "layer1", step=BOTH),
+        "the body": State(first, "body"),
+        "body, backward": State(first, "body", step=BOTH),
+        "body, half": State(first, "body", 8, "bfloat16", BOTH),
+        "a CPU's layer": State(last, "layer1", 1),
+    }
+
+
+def picture(state: State) -> tuple[bytes, str]:
+    """A bar for each way, as a palette PNG of 800 × 330 px; a sentence with the ratios.
+
+    ValueError where nothing was measured.
+    """
+    found = costs(*state)
+    canvas = Canvas(HEIGHT, palette([(c, "#FFFFFF") for c in (BLACK, BLUE, ORANGE, PALE, AXIS)]))
+    longest = max(max(cost.ms, cost.least or 0) for cost in found)
+    where = f"{state.subject}, batch {state.batch}, {state.dtype}, {state.step}"
+    canvas.text(NAMES, 12, f"{where}: {state.device}", "lt", 15)
+    canvas.text(RIGHT + 12, 38, "over BN eval", "lt", 12)
+
+    def column(ms: float) -> float:
+        return LEFT + (RIGHT - LEFT) * ms / longest
+
+    for number, cost in enumerate(found):
+        y = TOP + STEP * number + STEP // 2
+        color = ORANGE if cost.way == BASE else BLUE if cost.told else PALE
+        canvas.box(LEFT, y - 9, column(cost.ms), y + 9, color)
+        if cost.least is not None:
+            canvas.box(column(cost.least) - 1, y - 13, column(cost.least) + 1, y + 13, BLACK)
+        canvas.text(NAMES, y, cost.way)
+        canvas.text(RIGHT + 12, y, f"{cost.ms:.3g} ms · {cost.words}", size=12)
+    bottom = TOP + STEP * len(found) + 4
+    canvas.line([(LEFT, TOP - 4), (LEFT, bottom)], AXIS)
+    return canvas.png(), _sentence(where, state.device, found)
+
+
+class CostExplorer(Stored):
+    """The stored costs, one layer or network at a time; shows itself as a last line.
+
+    FileNotFoundError if no device has a file.
+    """
+
+    def __init__(self):
+        controls = [
+            dropdown(list(devices()), "device", "22em"),
+            dropdown(list(SUBJECTS), "where", "11em", "layer1"),
+            dropdown(list(BATCHES), "batch", "8.5em", 8),
+            dropdown(list(DTYPES), "dtype", "11em"),
+            dropdown([FORWARD, BOTH], "pass", "14em"),
+        ]
+        super().__init__(
+            "cost", presets(), controls, picture, HEIGHT, ("Time by way to normalize", WHAT_IT_IS)
+        )
+
+
+def _sentence(where: str, device: str, found: list[Cost]) -> str:
+    ratios = ", ".join(f"{cost.way} {cost.words}" for cost in found if cost.way != BASE)
+    words = f"{where}, on {device}. Time over {BASE}: {ratios}."
+    if kept := {cost.way: cost.kept for cost in found if cost.kept}:
+        megabytes = ", ".join(f"{way} {number / 2**20:,.0f}" for way, number in kept.items())
+        words += f" Kept for backward, MiB: {megabytes}."
+    return words

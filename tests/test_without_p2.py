@@ -1,0 +1,58 @@
+"""The detector without P2: what it lacks, and how its results are made."""
+
+import csv
+import importlib.util
+
+import pytest
+import torch
+
+from helpers import DATA
+from helpers.detector import ANCHORS, load_detector
+from helpers.pyramid import walk
+from helpers.scenes import scenes
+
+FOLDER = DATA / "results" / "levels"
+spec = importlib.util.spec_from_file_location("levels", FOLDER / "make.py")
+make = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(make)
+
+
+@pytest.fixture(scope="module")
+def model():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return make.without_p2().eval()
+
+
+def test_it_lacks_the_finest_level_and_no_anchor(model):
+    walked = walk(model, scenes(1, 1)[0][0])
+    assert list(walked.pyramid) == ["P3", "P4", "P5", "P6"]
+    assert walked.pooled_from.min() >= 3
+    sizes = {size for level in model.rpn.anchor_generator.sizes for size in level}
+    assert set(ANCHORS) <= sizes
+    trained = load_detector()
+    assert [n for n, _ in model.backbone.body.named_parameters()] == [
+        n for n, _ in trained.backbone.body.named_parameters()
+    ]
+
+
+def test_objects_are_counted_by_size_as_they_are_found():
+    counts = make.found_by_size(load_detector(), 5)
+    given = scenes(5, make.SEED)
+    assert sum(objects for objects, _ in counts) == sum(len(t["labels"]) for _, t in given)
+    assert all(0 <= found <= objects for objects, found in counts)
+    assert sum(found for _, found in counts) > 0
+
+
+def test_a_short_run_writes_the_table_and_clears_up(tmp_path):
+    make.main(steps=1, count=2, out=tmp_path)
+    rows = list(csv.DictReader((tmp_path / "recall.csv").open()))
+    assert tuple(rows[0]) == make.COLUMNS and len(rows) == 2 * len(make.SIZES)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_the_stored_table_is_of_all_scenes():
+    rows = list(csv.DictReader((FOLDER / "recall.csv").open()))
+    objects = sum(len(target["labels"]) for _, target in scenes(make.SCENES, make.SEED))
+    for levels in ("P2 to P6", "P3 to P6"):
+        assert sum(int(r["objects"]) for r in rows if r["levels"] == levels) == objects
