@@ -13,7 +13,7 @@ from helpers.lite0 import load_lite0
 from helpers.norms import is_frozen, norm_layers
 from helpers.pyramid import walk
 from helpers.scenes import scenes
-from helpers.tasks.task import RETURNS_NOTHING, Task, Verdict, is_empty
+from helpers.tasks.task import RETURNS_NOTHING, Task, Verdict, is_empty, name_checker
 
 _SHAPES = {
     "resized": (1066, 800),
@@ -125,30 +125,21 @@ _SYMPTOMS = {
 
 
 @cache
-def _proposals() -> list[tuple[str, Tensor, Tensor]]:
+def _proposals() -> tuple[tuple[str, Tensor, Tensor], ...]:
     """(setting, proposals, proposed_by), for two scenes each."""
     model, found = load_detector(), []
     for name, sizes in _SETTINGS.items():
         model.rpn.anchor_generator = AnchorGenerator(
             tuple((size,) for size in sizes), ((0.5, 1.0, 2.0),) * len(sizes)
         )
-        for image, _ in scenes(2, seed=7):
-            walked = walk(model, image)
-            found.append((name, walked.proposals.clone(), walked.proposed_by.clone()))
-    return found
+        walks = [walk(model, image) for image, _ in scenes(2, seed=7)]
+        found += [(name, walked.proposals, walked.proposed_by) for walked in walks]
+    return tuple(found)
 
 
-def _check_anchors(attempt) -> Verdict:
+def _cases():
     for name, proposals, proposed_by in _proposals():
-        answer = attempt(proposals.clone(), proposed_by.clone())
-        if is_empty(answer):
-            return RETURNS_NOTHING
-        if answer not in _SETTINGS:
-            names = ", ".join(f'"{setting}"' for setting in _SETTINGS)
-            return Verdict(False, f"return one of the names {names}.")
-        if answer != name:
-            return Verdict(False, f'you call "{answer}" what is "{name}": {_SYMPTOMS[name]}.')
-    return Verdict(True, "the proposals give their anchors away, level by level.")
+        yield name, (proposals.clone(), proposed_by.clone())
 
 
 TASKS: dict[str, Task] = {
@@ -198,7 +189,9 @@ def backbone_on(network):
         "Find the wrong anchors",
         difficulty=2,
         minutes=2,
-        checker=_check_anchors,
+        checker=name_checker(
+            _cases, _SYMPTOMS, "the proposals give their anchors away, level by level."
+        ),
         hints=(
             "Proposals of a level are about as large as its anchors. Take the median side of those "
             "of P3, and of those of P5.",

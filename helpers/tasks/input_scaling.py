@@ -5,7 +5,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helpers.pixels import MEAN, PLAIN, STD, convert
-from helpers.tasks.task import RETURNS_NOTHING, Task, Verdict, has_shape, is_empty, same_formula
+from helpers.tasks.task import (
+    RETURNS_NOTHING,
+    Task,
+    Verdict,
+    has_shape,
+    is_empty,
+    name_checker,
+    same_formula,
+)
 
 
 def _uniform(*shape: int, seed: int) -> Tensor:
@@ -126,21 +134,10 @@ def _pictures():
         yield picture
 
 
-def _check_accident(attempt) -> Verdict:
+def _accidents():
     for picture in _pictures():
         for name, format in _NAMES.items():
-            answer = attempt(convert(picture, PLAIN, format))
-            if is_empty(answer):
-                return RETURNS_NOTHING
-            if answer not in _NAMES:
-                names = ", ".join(f'"{name}"' for name in _NAMES)
-                return Verdict(False, f"return one of the names {names}.")
-            if answer != name:
-                return Verdict(
-                    False,
-                    f'you call "{answer}" what is "{name}": {_HINTS_AT[name]}.',
-                )
-    return Verdict(True, "the range tells these five apart. It could not tell BGR, or gamma.")
+            yield name, (convert(picture, PLAIN, format),)
 
 
 TASKS: dict[str, Task] = {
@@ -217,7 +214,11 @@ def fold_normalization(weight, mean, std):
         "Find the accident",
         difficulty=1,
         minutes=1,
-        checker=_check_accident,
+        checker=name_checker(
+            _accidents,
+            _HINTS_AT,
+            "the range tells these five apart. It could not tell BGR, or gamma.",
+        ),
         hints=(
             "Print `x.min()` and `x.max()` of the photo in each of the five forms: two numbers "
             "are enough.",

@@ -1,7 +1,7 @@
 """An exercise as data: a checker that names the mistake, hints, a solution."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -138,5 +138,28 @@ def same_formula(
             if follow(formula):
                 return Verdict(False, mistake)
         return Verdict(False, otherwise(answers[0]))
+
+    return checker
+
+
+def name_checker(
+    cases: Callable[[], Iterable[tuple[str, tuple]]], symptoms: Mapping[str, str], praise: str
+) -> Callable[[Callable], Verdict]:
+    """A checker of functions that name what they are given: `cases` gives (name, arguments).
+
+    `symptoms`: each name → by what it can be told, for one who called it otherwise.
+    """
+
+    def checker(attempt) -> Verdict:
+        for name, arguments in cases():
+            answer = attempt(*arguments)
+            if is_empty(answer):
+                return RETURNS_NOTHING
+            if answer not in symptoms:
+                names = ", ".join(f'"{known}"' for known in symptoms)
+                return Verdict(False, f"return one of the names {names}.")
+            if answer != name:
+                return Verdict(False, f'you call "{answer}" what is "{name}": {symptoms[name]}.')
+        return Verdict(True, praise)
 
     return checker
