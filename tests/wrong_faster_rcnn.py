@@ -6,20 +6,10 @@ from torch import nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
 from helpers.norms import freeze, replace_norms
+from helpers.tasks.faster_rcnn import SHAPES
 
 CHANNELS = [24, 40, 112, 320]
 LAYERS = {f"layer{k}": str(k - 1) for k in (1, 2, 3, 4)}
-
-SHAPES = {
-    "resized": (1066, 800),
-    "padded": (1088, 800),
-    "P2": (272, 200),
-    "P3": (136, 100),
-    "P4": (68, 50),
-    "P5": (34, 25),
-    "P6": (17, 13),
-    "anchors": 217_413,
-}
 
 
 def backbone(network, kind=freeze, layers=LAYERS, channels=CHANNELS):

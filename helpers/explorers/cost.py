@@ -37,7 +37,7 @@ def presets() -> dict[str, State]:
         "the body": State(first, "body"),
         "body, backward": State(first, "body", step=BOTH),
         "body, half": State(first, "body", 8, "bfloat16", BOTH),
-        "a CPU's layer": State(last, "layer1", 1),
+        "last device": State(last, "layer1", 1),
     }
 
 

@@ -15,7 +15,7 @@ from helpers.pyramid import walk
 from helpers.scenes import scenes
 from helpers.tasks.task import RETURNS_NOTHING, Task, Verdict, is_empty, name_checker
 
-_SHAPES = {
+SHAPES = {
     "resized": (1066, 800),
     "padded": (1088, 800),
     "P2": (272, 200),
@@ -25,7 +25,7 @@ _SHAPES = {
     "P6": (17, 13),
     "anchors": 217_413,
 }
-_TURNED = {name: (shape[1], shape[0]) for name, shape in _SHAPES.items() if name != "anchors"}
+_TURNED = {name: (shape[1], shape[0]) for name, shape in SHAPES.items() if name != "anchors"}
 _UNPADDED = {"P2": (267, 200), "P3": (134, 100), "P4": (67, 50), "P5": (34, 25), "P6": (17, 13)}
 
 
@@ -33,14 +33,14 @@ def _check_shapes(attempt) -> Verdict:
     answers = attempt(800, 600)
     if is_empty(answers):
         return RETURNS_NOTHING
-    if not isinstance(answers, dict) or set(answers) != set(_SHAPES):
-        return Verdict(False, f"return a dict with the keys {', '.join(_SHAPES)}.")
+    if not isinstance(answers, dict) or set(answers) != set(SHAPES):
+        return Verdict(False, f"return a dict with the keys {', '.join(SHAPES)}.")
     given = {k: tuple(v) if isinstance(v, (list, torch.Size)) else v for k, v in answers.items()}
-    if given == _SHAPES:
+    if given == SHAPES:
         return Verdict(
             True, "every shape is right: 1.33 times as large, padded by 22 rows, halved five times."
         )
-    name = next(name for name, shape in _SHAPES.items() if given[name] != shape)
+    name = next(name for name, shape in SHAPES.items() if given[name] != shape)
     answer = given[name]
     if is_empty(answer):
         return Verdict(False, f"{name} is still missing.")
@@ -58,9 +58,9 @@ def _check_shapes(attempt) -> Verdict:
         mistake = "is cut: the next multiple of 32 is above 1066, not below"
     elif name == "P6" and answer == (17, 12):
         mistake = "is rounded down: taking every second of 25 columns, from the first on, leaves 13"
-    elif name == "anchors" and answer * 3 == _SHAPES["anchors"]:
+    elif name == "anchors" and answer * 3 == SHAPES["anchors"]:
         mistake = "counts cells: each has three anchors"
-    elif name == "anchors" and answer == 3 * sum(h * w for h, w in list(_SHAPES.values())[2:6]):
+    elif name == "anchors" and answer == 3 * sum(h * w for h, w in list(SHAPES.values())[2:6]):
         mistake = "stops at P5: the RPN also looks at P6"
     elif answer == _UNPADDED.get(name):
         mistake = "belongs to the image before padding"
