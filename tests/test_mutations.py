@@ -207,6 +207,7 @@ MUTATIONS = [
     Mutation(SIXTH, "alignment", "aligned=False", "aligned=True"),
     Mutation(SIXTH, "threshold", "torch.where(scores > 0.05)", "torch.where(scores > 0.5)"),
     Mutation(SIXTH, "plotted kind", "freeze(exact, 0.0)", "freeze(exact, 1e-4)"),
+    Mutation(SIXTH, "stored recall", "16,313,241", "16,313,251", "data/results/levels/recall.csv"),
     Mutation(SIXTH, "small objects", '(list("123"), 7, 2', '(list("0123"), 7, 2'),
     Mutation(
         SIXTH, "IoU of the same box", "CLOSE = 0.5, 0.9", "CLOSE = 0.5, 0.5", "helpers/pyramid.py"

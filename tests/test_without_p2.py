@@ -51,8 +51,13 @@ def test_a_short_run_writes_the_table_and_clears_up(tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_the_stored_table_is_of_all_scenes():
+def test_the_stored_table_is_of_all_scenes_and_says_what_notebook_06_does():
     rows = list(csv.DictReader((FOLDER / "recall.csv").open()))
+    smallest, largest = (
+        [int(r["found"]) / int(r["objects"]) for r in rows if int(r["from"]) == size]
+        for size in (0, 64)
+    )
+    assert 0.08 < smallest[0] - smallest[1] < 0.12 and largest[0] == largest[1]
     objects = sum(len(target["labels"]) for _, target in scenes(make.SCENES, make.SEED))
     for levels in ("P2 to P6", "P3 to P6"):
         assert sum(int(r["objects"]) for r in rows if r["levels"] == levels) == objects
