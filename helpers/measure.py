@@ -1,13 +1,14 @@
 """Time and memory of a callable."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from statistics import median, quantiles
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.benchmark import Timer
 
 
 def kept_for_backward(function: Callable, *args) -> tuple[object, int]:
@@ -100,7 +101,16 @@ def interleaved(
 
 
 def _seconds(call: Callable[[], object], times: int) -> float:
-    return Timer("call()", globals={"call": call}).timeit(times).mean
+    return _timer()("call()", globals={"call": call}).timeit(times).mean
+
+
+@cache
+def _timer() -> type:
+    # Late and quietly: it imports what looks for CUDA's compiler, and warns where there is no GPU.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    from torch.utils.benchmark import Timer
+
+    return Timer
 
 
 def copy_bandwidth(size: int, device: str = "cpu") -> float:

@@ -1,7 +1,10 @@
 """What autograd keeps against sums made by hand; times by a clock that follows a script."""
 
 import gc
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +18,8 @@ from helpers.measure import (
     kept_for_backward,
     peak_memory,
 )
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def x(requires_grad=True):
@@ -115,3 +120,12 @@ def test_copying_has_a_bandwidth_and_a_cpu_no_peak():
     assert 1e8 < copy_bandwidth(2**20) < 1e13
     if not torch.cuda.is_available():
         assert peak_memory(lambda: None) is None
+
+
+@pytest.mark.parametrize(
+    "code", ["", "helpers.measure.interleaved({'a': dict}, rounds=3, at_least=1e-6)"]
+)
+def test_a_notebook_sees_no_warning_of_the_timers(code):
+    """nbval compares stderr."""
+    command = [sys.executable, "-c", f"import helpers.measure\n{code}"]
+    assert subprocess.run(command, capture_output=True, check=True, cwd=ROOT).stderr == b""
