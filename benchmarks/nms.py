@@ -5,7 +5,8 @@
 Section "nms" of data/results/speed/<device>.json: a fixed number of candidate boxes whose labels
 are spread over 1 to 80 classes, suppressed without regard to the class ("agnostic"), by
 torchvision's coordinate trick, and by its loop over the classes; on either side of where
-torchvision goes from one to the other; and, in whole forward passes, the share of both NMS calls.
+torchvision goes from one to the other; in whole forward passes, the share of both NMS calls; and
+what each part of a pass takes, beside what a clock says that does not wait for the GPU.
 """
 
 import sys
@@ -28,6 +29,7 @@ from helpers.scenes import scenes
 
 SWITCH = {"cpu": 1000, "cuda": 25_000}  # boxes up to which torchvision takes the trick
 IOU = 0.5
+QUARTILES = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
 WAYS = {
     "agnostic": lambda boxes, scores, labels: nms(boxes, scores, IOU),
     "trick": lambda *given: box_ops._batched_nms_coordinate_trick(*given, IOU),
@@ -56,7 +58,6 @@ def by_classes(count: int, classes: int, device: str, rounds: int) -> list[dict]
                 "ms": rounded(1000 * taken.median),
                 "ratio": rounded(ratio.median),
                 "spread": rounded(ratio.spread),
-                "told": way != "agnostic" and ratio.told,
                 "kept": len(kept[way]),
                 "same": same,
             }
@@ -120,9 +121,7 @@ def shares(name: str, model, images: list[Tensor], device: str, rounds: int) -> 
                 wait()
                 passes.append((perf_counter() - start, *watch.seconds))
     whole, rpn, heads = torch.tensor(passes, dtype=torch.float64).T
-    median, low, high = ((rpn + heads) / whole).quantile(
-        torch.tensor([0.5, 0.25, 0.75], dtype=torch.float64)
-    )
+    low, median, high = ((rpn + heads) / whole).quantile(QUARTILES)
     return {
         "what": "share",
         "model": name,
@@ -135,6 +134,64 @@ def shares(name: str, model, images: list[Tensor], device: str, rounds: int) -> 
         "share": rounded(median.item()),
         "spread": rounded((high - low).item()),
     }
+
+
+PARTS = ("transform", "backbone", "rpn", "roi_heads")
+
+
+def by_part(name: str, model, images: list[Tensor], device: str, rounds: int) -> list[dict]:
+    """Each part's share of a forward pass; `unwaited`: by a clock that does not wait for the GPU.
+
+    Such a clock charges the GPU's work to whichever part first needs a result of it.
+    """
+    shares = {waits: _part_seconds(model, images, waits, device, rounds) for waits in (True, False)}
+    rows = []
+    for number, part in enumerate(PARTS):
+        waited, unwaited = (
+            (shares[w][:, number] / shares[w][:, -1]).quantile(QUARTILES) for w in (True, False)
+        )
+        rows.append(
+            {
+                "what": "parts",
+                "model": name,
+                "part": part,
+                "batch": len(images),
+                "ms": rounded(1000 * shares[True][:, number].median().item()),
+                "share": rounded(waited[1].item()),
+                "spread": rounded((waited[2] - waited[0]).item()),
+                "unwaited": rounded(unwaited[1].item()),
+            }
+        )
+    return rows
+
+
+@torch.inference_mode()
+def _part_seconds(model, images, waits: bool, device: str, rounds: int) -> Tensor:
+    """(rounds, 5) float64: seconds of each of PARTS, and of the whole pass, which is waited for."""
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    marks: list[float] = []
+
+    def mark(*_):
+        if waits:
+            wait()
+        marks.append(perf_counter())
+
+    with ExitStack() as stack:
+        for part in PARTS:
+            module = getattr(model, part)
+            stack.callback(module.register_forward_pre_hook(mark).remove)
+            stack.callback(module.register_forward_hook(mark).remove)
+        model(images)
+        rows = []
+        for _ in range(rounds):
+            marks.clear()
+            wait()
+            start = perf_counter()
+            model(images)
+            wait()
+            whole = perf_counter() - start
+            rows.append([b - a for a, b in zip(marks[::2], marks[1::2], strict=True)] + [whole])
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 def detectors(device: str, quick: bool):
@@ -187,6 +244,8 @@ def main(given: list[str] | None = None) -> int:
     store.add([negative_coordinates()])
     for name, model, images in detectors(device, options.quick):
         store.add([shares(name, model, images, device, 3 if options.quick else 15)])
+    batch = images * (8 if device == "cuda" else 1)
+    store.add(by_part(name, model, batch, device, 3 if options.quick else 15))
     print(options.out)
     return 0
 

@@ -9,7 +9,7 @@ float32 and under autocast. Rows of section "norms" of data/results/speed/<devic
 import copy
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import product
 from typing import NamedTuple
@@ -34,6 +34,8 @@ STAGES = {  # of ResNet-50 at 224 px: name → what its last normalization layer
 BATCHES = (1, 2, 8)
 BASE = "BN eval"  # what ratios are over
 COMPILED = "FrozenBN, compiled"
+NATIVE = "BN eval, no cuDNN"
+EXACT = "float32, no TF32"  # convolutions as GPUs before Ampere computed them
 FORWARD, BOTH = "forward", "forward+backward"
 KEYS = ("level", "shape", "batch", "dtype", "pass", "cudnn")
 
@@ -82,6 +84,8 @@ def cases(device: str, quick: bool) -> Iterator[Case]:
             yield Case("layer", shape, batch, "float32", both, False)
         for both in (False, True):
             yield Case("body", (3, 800, 1088), 2, "float32", both, False)
+        for batch in BATCHES:
+            yield Case("body", (3, 800, 1088), batch, EXACT, False, True)
 
 
 class Subject(NamedTuple):
@@ -95,6 +99,8 @@ class Subject(NamedTuple):
 def subject(case: Case, device: str) -> Subject:
     generator = torch.Generator().manual_seed(0)
     ways = [way for way in WAYS if way != COMPILED or case.compiled]
+    if not case.cudnn:
+        ways.remove(NATIVE)  # it is "BN eval" then
     if case.level == "layer":
         channels = case.shape[0]
         bn = nn.BatchNorm2d(channels)
@@ -138,7 +144,7 @@ def built(case: Case, found: Subject, way: str, device: str) -> Callable[[], obj
             layer.requires_grad_(False)
     inputs = found.inputs(case.both)
     cast = nullcontext
-    if case.dtype != "float32":
+    if case.dtype not in ("float32", EXACT):
         cast = partial(torch.autocast, device, dtype=getattr(torch, case.dtype))
 
     def forward():
@@ -167,11 +173,16 @@ def built(case: Case, found: Subject, way: str, device: str) -> Callable[[], obj
     return call
 
 
+def cudnn(case: Case) -> AbstractContextManager:
+    if case.cudnn is None:
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=case.cudnn, allow_tf32=case.dtype != EXACT)
+
+
 def measured(case: Case, device: str, rounds: int) -> list[dict]:
     found = subject(case, device)
     calls, rows = {}, []
-    flags = nullcontext() if case.cudnn is None else torch.backends.cudnn.flags(enabled=case.cudnn)
-    with flags:
+    with cudnn(case):
         for way in found.ways:
             try:
                 calls[way] = built(case, found, way, device)
@@ -192,7 +203,6 @@ def measured(case: Case, device: str, rounds: int) -> list[dict]:
                 "ms": rounded(1000 * taken.median),
                 "ratio": rounded(ratio.median),
                 "spread": rounded(ratio.spread),
-                "told": way != BASE and ratio.told,
             }
             if case.both and way != COMPILED:
                 _, row["kept"] = kept_for_backward(calls[way].forward)
@@ -207,7 +217,7 @@ def measured(case: Case, device: str, rounds: int) -> list[dict]:
 def _count_bytes(case: Case, rows: list[dict], x: Tensor, device: str) -> None:
     copied = copy_bandwidth(x.nbytes, device)
     for row in rows:
-        moved = bytes_moved(row["way"], x.nbytes, case.both, no_gradient=not case.both)
+        moved = bytes_moved(row["way"], x.numel(), x.itemsize, case.both, not case.both)
         if moved and "ms" in row:
             reached = 1000 * moved / row["ms"]
             row |= {

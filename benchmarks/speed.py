@@ -18,9 +18,11 @@ from pathlib import Path
 import torch
 import torchvision
 
-WITHIN = ("what", "way", "candidates", "classes", "model")  # what tells rows of a case apart
+# What tells rows of a case apart.
+WITHIN = ("what", "way", "candidates", "classes", "model", "part")
 NAMES = (*WITHIN, "level", "shape", "batch", "dtype", "pass", "cudnn", "proposals")
-MEASURED = ("ms", "ratio", "share", "rpn_ms", "heads_ms", "bandwidth", "copy_bandwidth", "peak")
+MEASURED = ("ms", "ratio", "share", "rpn_ms", "heads_ms", "unwaited")
+MEASURED += ("bandwidth", "copy_bandwidth", "peak")
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "results" / "speed"
 
@@ -98,7 +100,7 @@ class Store:
         before = {self._key(row, WITHIN): row for row in self._before}
         for row in rows:
             held = before.get(self._key(row, WITHIN))
-            self.rows.append(combined(held, row) if held else row)
+            self.rows.append(told(combined(held, row) if held else row))
         self._path.parent.mkdir(parents=True, exist_ok=True)
         part = self._path.with_suffix(".part")
         part.write_text(_text(self._held | {self._section: self.rows}))
@@ -116,9 +118,15 @@ def combined(a: dict, b: dict) -> dict:
             row[name] = rounded((runs * a[name] + b[name]) / (runs + 1))
     value = "ratio" if "ratio" in row else "share"
     row["spread"] = max(a["spread"], b["spread"], rounded(abs(a[value] - b[value])))
-    if "told" in row:
-        row["told"] = abs(row["ratio"] - 1) > row["spread"]
     return row
+
+
+def told(row: dict) -> dict:
+    """The row, and whether its effect exceeds its spread, as stored: there is nothing to tell else.
+
+    A ratio over itself never does: it is 1, its spread 0.
+    """
+    return row | {"told": abs(row["ratio"] - 1) > row["spread"]} if "ratio" in row else row
 
 
 def agreement(a: dict, b: dict) -> dict[str, tuple[int, int]]:

@@ -28,6 +28,18 @@ class CastFrozen(FrozenBatchNorm2d):
         return x * scale + shift
 
 
+class NativeBatchNorm(nn.BatchNorm2d):
+    """BatchNorm2d in eval mode by PyTorch's own kernel, where cuDNN's would run; the same on a CPU.
+
+    Only the layer leaves cuDNN: with `torch.backends.cudnn` off, the convolutions would, too.
+    (N,C,H,W) → the same.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        parameters = self.weight, self.bias, self.running_mean, self.running_var
+        return torch.native_batch_norm(x, *parameters, False, 0.0, self.eps)[0]
+
+
 class Passes(NamedTuple):
     """How often the layer reads or writes a whole feature map: forward, and backward.
 
@@ -62,11 +74,14 @@ def _train(model: nn.Module) -> nn.Module:
     return copied
 
 
-def _cast(model: nn.Module) -> nn.Module:
-    copied = replace_norms(model, "frozen")
-    for layer in norm_layers(copied).values():
-        layer.__class__ = CastFrozen
-    return copied
+def _changed(kind: str, layer_class: type[nn.Module]) -> Callable[[nn.Module], nn.Module]:
+    def make(model: nn.Module) -> nn.Module:
+        copied = replace_norms(model, kind)
+        for layer in norm_layers(copied).values():
+            layer.__class__ = layer_class
+        return copied
+
+    return make
 
 
 def _kind(kind: str) -> Callable[[nn.Module], nn.Module]:
@@ -76,9 +91,10 @@ def _kind(kind: str) -> Callable[[nn.Module], nn.Module]:
 WAYS = {
     "BN train": Way(_train, Passes(3, 5)),
     "BN eval": Way(_kind("running statistics"), Passes(2, 3)),
+    "BN eval, no cuDNN": Way(_changed("running statistics", NativeBatchNorm), Passes(2, 3)),
     "BN eval, affine frozen": Way(_kind("running statistics"), Passes(2, 2)),
     "FrozenBN": Way(_kind("frozen"), Passes(4, 2)),
-    "FrozenBN, cast": Way(_cast, Passes(4, 2)),
+    "FrozenBN, cast": Way(_changed("frozen", CastFrozen), Passes(4, 2)),
     "FrozenBN, compiled": Way(
         lambda model: torch.compile(replace_norms(model, "frozen")), Passes(2, 2)
     ),
@@ -87,14 +103,20 @@ WAYS = {
 }
 
 
-def bytes_moved(way: str, map_bytes: int, backward: bool, no_gradient: bool = False) -> int | None:
-    """Bytes that the layer reads and writes for a map of `map_bytes`; None where it is gone.
+def bytes_moved(
+    way: str, elements: int, itemsize: int, backward: bool, no_gradient: bool = False
+) -> int | None:
+    """Bytes that the layer reads and writes for a map of so many elements; None where it is gone.
 
     `no_gradient`: nothing needs one, for which "FrozenBN, cast" takes one pass as BatchNorm does.
+    FrozenBatchNorm2d's scale and shift are float32: of a smaller map only the reading of x and, in
+    backward, the writing of dx are small; all between is float32, and dx is cast in a pass more.
     """
     passes = WAYS[way].passes
     if passes is None:
         return None
+    if way == "FrozenBN" and itemsize < 4:
+        return elements * (itemsize + 3 * 4) * (2 if backward else 1)
     if way == "FrozenBN, cast" and no_gradient:
         passes = WAYS["BN eval"].passes
-    return map_bytes * (passes.forward + (passes.backward if backward else 0))
+    return elements * itemsize * (passes.forward + (passes.backward if backward else 0))

@@ -6,7 +6,7 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from helpers.norms import norm_layers
-from helpers.ways import WAYS, CastFrozen, bytes_moved
+from helpers.ways import WAYS, CastFrozen, NativeBatchNorm, bytes_moved
 
 SAME = [way for way in WAYS if way not in ("BN train", "identity", "FrozenBN, compiled")]
 
@@ -56,9 +56,32 @@ def test_the_model_stays_as_it_was():
 
 
 def test_bytes_by_hand():
-    assert bytes_moved("BN eval", 100, backward=False) == 200
-    assert bytes_moved("BN train", 100, backward=True) == 800
-    assert bytes_moved("FrozenBN", 100, backward=False) == 400
-    assert bytes_moved("FrozenBN", 100, backward=True) == 600
-    assert bytes_moved("FrozenBN, cast", 100, backward=False, no_gradient=True) == 200
-    assert bytes_moved("folded", 100, backward=True) is None
+    assert bytes_moved("BN eval", 25, 4, backward=False) == 200
+    assert bytes_moved("BN train", 25, 4, backward=True) == 800
+    assert bytes_moved("FrozenBN", 25, 4, backward=False) == 400
+    assert bytes_moved("FrozenBN", 25, 4, backward=True) == 600
+    assert bytes_moved("FrozenBN, cast", 25, 4, backward=False, no_gradient=True) == 200
+    assert bytes_moved("folded", 25, 4, backward=True) is None
+
+
+def test_bytes_of_a_half_precision_map():
+    assert bytes_moved("BN eval", 25, 2, backward=False) == 100
+    assert bytes_moved("FrozenBN", 25, 2, backward=False) == 25 * (2 + 4 + 4 + 4)
+    assert bytes_moved("FrozenBN", 25, 2, backward=True) == 25 * (2 + 4 + 4 + 4 + 4 + 4 + 4 + 2)
+    assert bytes_moved("FrozenBN, cast", 25, 2, backward=True) == 25 * 2 * 6
+
+
+def test_the_gradient_of_frozen_is_cast_in_a_pass_of_its_own():
+    x = X.new_ones(1, 4, 5, 5).bfloat16().requires_grad_()
+    y = WAYS["FrozenBN"].make(network())[1](x)
+    with torch.profiler.profile() as profile:
+        [gradient] = torch.autograd.grad(y.sum(), x)
+    casts = [event for event in profile.key_averages() if event.key == "aten::copy_"]
+    assert y.dtype == torch.float32 and gradient.dtype == torch.bfloat16
+    assert sum(event.count for event in casts) == 1
+
+
+def test_only_the_layer_leaves_cudnn():
+    model = WAYS["BN eval, no cuDNN"].make(network())
+    assert type(model[0]) is nn.Conv2d and type(model[1]) is NativeBatchNorm
+    assert list(model.state_dict()) == list(network().state_dict())
