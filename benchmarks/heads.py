@@ -17,10 +17,9 @@ from tqdm import tqdm
 from benchmarks.speed import Store, arguments, rounded
 from helpers.backbones import resnet50_detector, stages
 from helpers.measure import interleaved
+from helpers.speed import C4, FPN, STAGE_4, TWO_LINEAR
 
 PROPOSALS = (100, 300)
-STAGE_4, TWO_LINEAR = "stage 4 on every proposal", "two linear layers on every proposal"
-C4, FPN = "body to C4", "body and FPN"
 
 
 def parts(proposals: int, image: tuple[int, int], device: str) -> dict[str, Callable]:
@@ -73,7 +72,6 @@ def main(given: list[str] | None = None) -> int:
                     "ms": rounded(1000 * taken.median),
                     "ratio": rounded(ratio.median),
                     "spread": rounded(ratio.spread),
-                    "told": what != TWO_LINEAR and ratio.told,
                 }
             )
         store.add(rows)

@@ -1,4 +1,4 @@
-"""What a reader of the ReadingExplorer and the CurvesExplorer waits for: no network runs there."""
+"""What a reader of the explorers of stored numbers waits for: no network runs there."""
 
 from functools import partial
 from itertools import cycle
@@ -6,12 +6,19 @@ from time import perf_counter
 
 from benchmarks.report import emit, settle
 from benchmarks.timing import medians
-from helpers.explorers import curves, reading
+from helpers.explorers import cost, curves, nms, reading
+from helpers.explorers.cost import CostExplorer
 from helpers.explorers.curves import CurvesExplorer
+from helpers.explorers.nms import NmsExplorer
 from helpers.explorers.reading import ReadingExplorer
 from helpers.runs import load_runs
 
-EXPLORERS = {"reading": ReadingExplorer, "curves": CurvesExplorer}
+EXPLORERS = {
+    "reading": ReadingExplorer,
+    "curves": CurvesExplorer,
+    "cost": CostExplorer,
+    "nms": NmsExplorer,
+}
 
 
 def picture_ms(rounds: int) -> float:
@@ -24,13 +31,16 @@ def picture_ms(rounds: int) -> float:
     calls |= {
         name: partial(curves.picture, points, state) for name, state in curves.PRESETS.items()
     }
+    calls |= {name: partial(cost.picture, state) for name, state in cost.presets().items()}
+    calls |= {name: partial(nms.picture, state) for name, state in nms.PRESETS.items()}
     return 1000 * max(medians(calls, rounds).values())
 
 
 def handler_ms(name: str, rounds: int) -> float:
     """Another choice, until its frame stands."""
     explorer = EXPLORERS[name]()
-    control, numbers = explorer.controls[0], cycle([1, 0])
+    control = explorer.controls[0]
+    numbers = cycle([1 - control.index, control.index])
 
     def choose():
         before, control.index = explorer.frames[-1], next(numbers)

@@ -33,6 +33,8 @@ SERIES = (
     ("#56B4E9", "v", (0, (5, 1))),
 )
 
+Series = Mapping[str, Sequence[tuple[float, float]]]
+
 STYLE = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": False}
 
 _NOT_FINITE = 255  # the palette's last entry; 0 … 254 are the map, so that 127 is its very middle
@@ -339,20 +341,54 @@ def block_picture(blocks: Mapping[str, Sequence[tuple[Tensor, bool]]], limit: fl
     )
 
 
-def bar_picture(values: Mapping[str, float], unit: str, quantity: str):
-    """A bar for each of `values`, its number beside it, rounded; the last bar stands out.
+def bar_picture(values: Mapping[str, float], unit: str, quantity: str, form: str = ".0f"):
+    """A bar for each of `values`, its number beside it in `form`; the last bar stands out.
 
     Returns the figure and its description.
     """
     fig, axes = figure(height=0.45 * len(values) + 1.2)
     colors = [BLUE] * (len(values) - 1) + [ORANGE]
     bars = axes.barh(list(values), list(values.values()), color=colors, height=0.6)
-    words = {name: f"{value:.0f} {unit}" for name, value in values.items()}
+    words = {name: f"{value:{form}} {unit}" for name, value in values.items()}
     axes.bar_label(bars, list(words.values()), padding=4)
     axes.set(xlim=(0, 1.17 * max(values.values())), xlabel=f"{quantity} ({unit})")
     axes.invert_yaxis()
     each = "; ".join(f"{name}: {number}" for name, number in words.items())
     return fig, f"{quantity[:1].upper()}{quantity[1:]}. {each}."
+
+
+def power_picture(panels: Mapping[str, Series], over: str, quantity: str, line: str | None = None):
+    """A panel for each of `panels`: quantity by `over`, all axes logarithmic and the same.
+
+    `panels`: title → label → (x, y) points, the smallest x first; the one labelled `line` is drawn
+    without marks, one that has an x twice without a line. Returns the figure and its description,
+    which has both ends of each.
+    """
+    fig, axes = figure(1, len(panels), height=3.9, sharex=True, sharey=True, squeeze=False)
+    words = []
+    for axis, (title, series) in zip(axes[0], panels.items(), strict=True):
+        styles = iter(SERIES)
+        for label, points in series.items():
+            x, y = zip(*points, strict=True)
+            if label == line:
+                axis.plot(x, y, color=BLACK, lw=1.5, label=label)
+            else:
+                color, marker, dashes = next(styles)
+                dashes = dashes if len(set(x)) == len(x) else ""
+                axis.plot(x, y, color=color, marker=marker, ms=5, lw=1, ls=dashes, label=label)
+        axis.set(xscale="log", yscale="log", xlabel=over)
+        axis.set_title(title, fontsize=11)
+        each = "; ".join(f"{label} {_ends(points)}" for label, points in series.items())
+        words.append(f"{title}: {each}.")
+    axes[0][0].set_ylabel(quantity)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper left", ncols=len(labels), frameon=False)
+    return fig, f"{quantity[:1].upper()}{quantity[1:]} by {over}, from, to. {' '.join(words)}"
+
+
+def _ends(points: Sequence[tuple[float, float]]) -> str:
+    (low, first), (high, last) = points[0], points[-1]
+    return f"{short(first, 2)} at {short(low, 2)} to {short(last, 2)} at {short(high, 2)}"
 
 
 def box_picture(image: Tensor, walked: Walk, classes: Sequence[str], best: int = 15):

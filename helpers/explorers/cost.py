@@ -7,15 +7,16 @@ from helpers.explorers.stored import Stored, dropdown
 from helpers.show import BLACK, BLUE, ORANGE
 from helpers.speed import BASE, BOTH, FORWARD, SUBJECTS, Cost, costs, devices
 
-HEIGHT = 330
+HEIGHT = 360
 TOP, STEP = 58, 32  # of the bars, px
 NAMES, LEFT, RIGHT = 10, 180, 530  # px
-PALE, SPREAD = "#C9DDEC", "#E0A27E"
+PALE, SPREAD = "#C9DDEC", "#777777"
 BATCHES, DTYPES = (1, 2, 8), ("float32", "bfloat16", "float16")
 WHAT_IT_IS = (
     "Bars: median time. Beside them: the ratio over BatchNorm in eval mode, measured round by "
-    "round, with its spread; a pale bar's is no larger than the spread. Black mark: the time that "
-    "the bytes it has to move take at the speed of copying. Nothing is measured here."
+    "round, with its spread, which the gray line shows; a pale bar's effect is no larger. Black "
+    "mark: the time that the bytes it has to move take at the speed of copying. Nothing is "
+    "measured here."
 )
 
 
@@ -42,13 +43,16 @@ def presets() -> dict[str, State]:
 
 
 def picture(state: State) -> tuple[bytes, str]:
-    """A bar for each way, as a palette PNG of 800 × 330 px; a sentence with the ratios.
+    """A bar for each way, as a palette PNG of 800 × 360 px; a sentence with the ratios.
 
     ValueError where nothing was measured.
     """
     found = costs(*state)
-    canvas = Canvas(HEIGHT, palette([(c, "#FFFFFF") for c in (BLACK, BLUE, ORANGE, PALE, AXIS)]))
-    longest = max(max(cost.ms, cost.least or 0) for cost in found)
+    canvas = Canvas(
+        HEIGHT, palette([(c, "#FFFFFF") for c in (BLACK, BLUE, ORANGE, PALE, SPREAD, AXIS)])
+    )
+    base = next(cost.ms for cost in found if cost.way == BASE)
+    longest = max(max(cost.ms + cost.spread * base / 2, cost.least or 0) for cost in found)
     where = f"{state.subject}, batch {state.batch}, {state.dtype}, {state.step}"
     canvas.text(NAMES, 12, f"{where}: {state.device}", "lt", 15)
     canvas.text(RIGHT + 12, 38, "over BN eval", "lt", 12)
@@ -60,6 +64,8 @@ def picture(state: State) -> tuple[bytes, str]:
         y = TOP + STEP * number + STEP // 2
         color = ORANGE if cost.way == BASE else BLUE if cost.told else PALE
         canvas.box(LEFT, y - 9, column(cost.ms), y + 9, color)
+        half = cost.spread * base / 2
+        canvas.box(column(max(0, cost.ms - half)), y - 1, column(cost.ms + half), y + 1, SPREAD)
         if cost.least is not None:
             canvas.box(column(cost.least) - 1, y - 13, column(cost.least) + 1, y + 13, BLACK)
         canvas.text(NAMES, y, cost.way)
@@ -75,6 +81,8 @@ class CostExplorer(Stored):
     FileNotFoundError if no device has a file.
     """
 
+    error_height = 2.8  # em: its message takes two lines
+
     def __init__(self):
         controls = [
             dropdown(list(devices()), "device", "22em"),
@@ -89,9 +97,16 @@ class CostExplorer(Stored):
 
 
 def _sentence(where: str, device: str, found: list[Cost]) -> str:
-    ratios = ", ".join(f"{cost.way} {cost.words}" for cost in found if cost.way != BASE)
-    words = f"{where}, on {device}. Time over {BASE}: {ratios}."
-    if kept := {cost.way: cost.kept for cost in found if cost.kept}:
-        megabytes = ", ".join(f"{way} {number / 2**20:,.0f}" for way, number in kept.items())
-        words += f" Kept for backward, MiB: {megabytes}."
+    others = [cost for cost in found if cost.way != BASE]
+    ratios = "; ".join(f"{cost.way} {cost.words}" for cost in others if cost.told)
+    words = f"{where}, on {device}. Time over {BASE}: {ratios or 'nothing to tell'}."
+    if same := [cost.way for cost in others if not cost.told]:
+        words += f" No difference: {'; '.join(same)}."
+    kept: dict[str, list[str]] = {}
+    for cost in found:
+        if cost.kept:
+            kept.setdefault(f"{cost.kept / 2**20:,.0f}", []).append(cost.way)
+    if kept:
+        each = ". ".join(f"{number}: {'; '.join(ways)}" for number, ways in kept.items())
+        words += f" MiB kept for backward, {each}."
     return words

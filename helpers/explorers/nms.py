@@ -102,7 +102,7 @@ def _draw_numbers(canvas: Canvas, state: State, per_class: int, agnostic: int) -
         canvas.text(NUMBERS + 200 + 70 * column, y + 30, words, "rt", 12)
     y += 52
     for device in devices():
-        canvas.text(NUMBERS, y, device[:20], "lt", 12)
+        canvas.text(NUMBERS, y, device[:22], "lt", 12)
         for column, ms in enumerate(nms_ms(device, state.candidates, state.classes).values()):
             canvas.text(NUMBERS + 200 + 70 * column, y, f"{ms:.3g}", "rt", 12)
         y += 20
