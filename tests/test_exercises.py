@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import wrong_batchnorm
+import wrong_cost
 import wrong_faster_rcnn
 import wrong_frozen_batchnorm
 import wrong_input_scaling
@@ -98,6 +99,7 @@ WRONG = {
 }
 WRONG |= wrong_batchnorm.WRONG | wrong_frozen_batchnorm.WRONG
 WRONG |= wrong_small_batches.WRONG | wrong_input_scaling.WRONG | wrong_faster_rcnn.WRONG
+WRONG |= wrong_cost.WRONG
 CASES = [(key, attempt, says) for key, cases in WRONG.items() for attempt, says in cases]
 
 

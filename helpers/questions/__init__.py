@@ -5,6 +5,7 @@ Words between backticks are code. `exercises.predict` and `exercises.quiz` show 
 
 from helpers.questions import (
     batchnorm,
+    cost,
     faster_rcnn,
     frozen_batchnorm,
     input_scaling,
@@ -22,4 +23,5 @@ QUESTIONS: dict[str, Question] = (
     | small_batches.QUESTIONS
     | input_scaling.QUESTIONS
     | faster_rcnn.QUESTIONS
+    | cost.QUESTIONS
 )

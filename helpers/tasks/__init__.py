@@ -5,6 +5,7 @@ Words between backticks are code. `exercises.check`, `hint` and `solution` show 
 
 from helpers.tasks import (
     batchnorm,
+    cost,
     faster_rcnn,
     frozen_batchnorm,
     input_scaling,
@@ -22,4 +23,5 @@ TASKS: dict[str, Task] = (
     | small_batches.TASKS
     | input_scaling.TASKS
     | faster_rcnn.TASKS
+    | cost.TASKS
 )
