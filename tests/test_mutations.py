@@ -34,6 +34,8 @@ THIRD = "03_frozen_batchnorm"
 FOURTH = "04_small_batches"
 FIFTH = "05_input_scaling"
 SIXTH = "06_faster_rcnn_backbone"
+SEVENTH = "07_where_the_time_goes"
+SPEED, STORED = "helpers/speed.py", "data/results/speed"
 MUTATIONS = [
     Mutation(FIRST, "eps of 2020", "detector_body(eps=0.0)", "detector_body(eps=1e-5)"),
     Mutation(FIRST, "plotted map", "a.mean(0), b.mean(0)", "a.mean(0), 2 * b.mean(0)"),
@@ -226,6 +228,26 @@ MUTATIONS = [
         "For large anchors.",
         "helpers/questions/faster_rcnn.py",
     ),
+    Mutation(SEVENTH, "source", "SLOWER = 4.92 / 2.21", "SLOWER = 4.92 / 3.21"),
+    Mutation(SEVENTH, "offset", "labels * (boxes.max() + 1)", "labels * (boxes.max() / 9)"),
+    Mutation(SEVENTH, "eps", "nn.BatchNorm2d(4, eps=1e-3)", "nn.BatchNorm2d(4, eps=1e-4)"),
+    Mutation(
+        SEVENTH,
+        "passes",
+        '"FrozenBN": Way(_kind("frozen"), Passes(4, 2))',
+        '"FrozenBN": Way(_kind("frozen"), Passes(2, 2))',
+        "helpers/ways.py",
+    ),
+    Mutation(SEVENTH, "plotted way", '("trick", "loop")', '("trick", "agnostic")', SPEED),
+    Mutation(SEVENTH, "plotted copying", "ms = 1000 * row", "ms = 2000 * row", SPEED),
+    Mutation(
+        SEVENTH, "stored cost", '"ratio": 0.7031', '"ratio": 0.6031', f"{STORED}/nvidia-h200.json"
+    ),
+    Mutation(
+        SEVENTH, "stored share", '"share": 0.1679', '"share": 0.2679', f"{STORED}/nvidia-h200.json"
+    ),
+    Mutation(SEVENTH, "recorded time", "39.3164500", "49.3164500", "data/golden/mxnet_timing.json"),
+    Mutation(SEVENTH, "option", '"None of them."', '"None."', "helpers/questions/cost.py"),
 ]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from playwright.sync_api import expect
+from torchvision.ops import batched_nms
 from widgets import LAYOUT, button, labelled, layout, pixels, soon
 
 from helpers import backbones, feeding, photos
@@ -22,12 +23,14 @@ from helpers.batches import Statistics, collect, crops
 from helpers.census import build
 from helpers.compare import Row, short
 from helpers.detector import load_detector
-from helpers.explorers import audit, batch, curves, gain, pyramid, reading, scaling
+from helpers.explorers import audit, batch, cost, curves, gain, nms, pyramid, reading, scaling
+from helpers.nms import candidates
 from helpers.norms import norm_layers, replace_norms
 from helpers.pixels import convert
 from helpers.runs import RATE, by_seed, load_runs, mean
 from helpers.show import heatmap
 from helpers.side_by_side import NETWORKS, PRESETS, Side, State, sentence
+from helpers.speed import costs
 
 
 class Explorer(NamedTuple):
@@ -254,6 +257,23 @@ def curves_show(box, state: curves.State) -> None:
     picture_shows(box, png, words)
 
 
+def cost_shows(box, state: cost.State) -> None:
+    """Wait until the CostExplorer shows these ways to normalize."""
+    png, words = cost.picture(state)
+    for each in costs(*state):
+        if each.told:
+            assert f"{each.way} {each.words}" in words.split(". No difference")[0]
+    picture_shows(box, png, words)
+
+
+def nms_shows(box, state: nms.State) -> None:
+    """Wait until the NmsExplorer shows these candidates."""
+    png, words = nms.picture(state)
+    kept = batched_nms(*candidates(state.candidates, state.classes), state.iou)
+    assert f": {len(kept)} stay per class, " in words
+    picture_shows(box, png, words)
+
+
 # AuditExplorer
 
 
@@ -336,6 +356,18 @@ PYRAMID = Explorer(
     partial(after_first, "level", "P5"),
     partial(pyramid_shows, state=pyramid_levels.State(pyramid.FIRST, "P5")),
 )
+COST = Explorer(
+    "cost",
+    {name: partial(cost_shows, state=state) for name, state in cost.presets().items()},
+    partial(after_first, "batch", "2"),
+    partial(cost_shows, state=cost.presets()["a layer"]._replace(batch=2)),
+)
+NMS = Explorer(
+    "nms",
+    {name: partial(nms_shows, state=state) for name, state in nms.PRESETS.items()},
+    partial(after_first, "IoU", "0.7"),
+    partial(nms_shows, state=nms.PRESETS["1 class"]._replace(iou=0.7)),
+)
 EXPLORERS = {
     "01_two_backbones": (gain_of("ResNet-50"), NORM),
     "02_batchnorm": (BATCH,),
@@ -343,4 +375,5 @@ EXPLORERS = {
     "04_small_batches": (READING, CURVES),
     "05_input_scaling": (SCALING,),
     "06_faster_rcnn_backbone": (PYRAMID,),
+    "07_where_the_time_goes": (COST, NMS),
 }

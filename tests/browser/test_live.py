@@ -11,17 +11,21 @@ import pytest
 from explorers import (
     AUDIT,
     BATCH,
+    COST,
     CURVES,
     EXPLORERS,
+    NMS,
     NORM,
     PYRAMID,
     READING,
     SCALING,
     audit_shows,
     batch_shows,
+    cost_shows,
     curves_show,
     gain_shows,
     largest,
+    nms_shows,
     pyramid_shows,
     reading_shows,
     scaling_shows,
@@ -35,11 +39,12 @@ from widgets import CONTRAST, CUT_OFF, LAYOUT, answers, button, labelled, layout
 
 from helpers import levels as pyramid_levels
 from helpers.backbones import STAGES
-from helpers.explorers import pyramid
+from helpers.explorers import cost, nms, pyramid
 from helpers.explorers.batch import SIZES
 from helpers.explorers.curves import State as CurvesState
 from helpers.explorers.reading import State as ReadingState
 from helpers.side_by_side import PRESETS, Side
+from helpers.speed import BOTH, devices
 
 pytestmark = pytest.mark.browser
 TODAY = PRESETS["Today"]
@@ -326,51 +331,91 @@ def test_every_control_of_the_pyramid_explorer(page, hand):
     PYRAMID.switches(page, hand)
 
 
+def every_control(page, hand, explorer, shown, state, changes, refused=None):
+    """`changes`: (label, option, part of the state). `refused`: (label, option, what it says)."""
+    box = explorer.box(page)
+    button(box, list(explorer.presets)[0]).click()
+    list(explorer.presets.values())[0](box)
+    before, error = layout(box), box.locator(f".{explorer.name}-error")
+    for label, option, change in changes:
+        hand.choose(labelled(box, label), option)
+        state = state._replace(**change)
+        shown(box, state)
+        expect(error).to_be_empty()
+        assert box.evaluate(LAYOUT) == before
+        assert box.evaluate(CUT_OFF) == []
+        expect(button(box, "custom")).to_have_class(re.compile("mod-active"))
+    if refused:
+        label, option, says = refused
+        hand.choose(labelled(box, label), option)
+        expect(error).to_contain_text(says)
+        shown(box, state)
+        assert box.evaluate(LAYOUT) == before
+    explorer.switches(page, hand)
+    expect(error).to_be_empty()
+
+
 @of("04_small_batches")
 @hands
 def test_every_control_of_the_explorers_of_stored_runs(page, hand):
-    for explorer, shown, state, changes, refused in (
-        (
-            READING,
-            reading_shows,
-            ReadingState(),
-            [
-                ("read with", "each batch's own", {"reading": "own"}),
-                ("score", "wrong boxes per image", {"score": "false_positives"}),
-                ("kind", "train, affine frozen", {"kind": "train, affine frozen"}),
-            ],
-            "texture",
-        ),
-        (
-            CURVES,
-            curves_show,
-            CurvesState(),
-            [
-                ("runs", "train, B = 4", {"runs": ("train", 4)}),
-                ("beside", "eval", {"beside": ("eval", 16)}),
-                ("runs", "train, affine frozen, B = 1", {"runs": ("train, affine frozen", 1)}),
-            ],
-            "gain",
-        ),
-    ):
-        box = explorer.box(page)
-        button(box, list(explorer.presets)[0]).click()
-        list(explorer.presets.values())[0](box)
-        before, error = layout(box), box.locator(f".{explorer.name}-error")
-        for label, option, change in changes:
-            hand.choose(labelled(box, label), option)
-            state = state._replace(**change)
-            shown(box, state)
-            expect(error).to_be_empty()
-            assert box.evaluate(LAYOUT) == before
-            assert box.evaluate(CUT_OFF) == []
-            expect(button(box, "custom")).to_have_class(re.compile("mod-active"))
-        hand.choose(labelled(box, "shift"), refused)
-        expect(error).to_contain_text(f'is stored for the shift "{refused}": choose')
-        shown(box, state)
-        assert box.evaluate(LAYOUT) == before
-        explorer.switches(page, hand)
-        expect(error).to_be_empty()
+    every_control(
+        page,
+        hand,
+        READING,
+        reading_shows,
+        ReadingState(),
+        [
+            ("read with", "each batch's own", {"reading": "own"}),
+            ("score", "wrong boxes per image", {"score": "false_positives"}),
+            ("kind", "train, affine frozen", {"kind": "train, affine frozen"}),
+        ],
+        ("shift", "texture", 'is stored for the shift "texture": choose'),
+    )
+    every_control(
+        page,
+        hand,
+        CURVES,
+        curves_show,
+        CurvesState(),
+        [
+            ("runs", "train, B = 4", {"runs": ("train", 4)}),
+            ("beside", "eval", {"beside": ("eval", 16)}),
+            ("runs", "train, affine frozen, B = 1", {"runs": ("train, affine frozen", 1)}),
+        ],
+        ("shift", "gain", 'is stored for the shift "gain": choose'),
+    )
+
+
+@of("07_where_the_time_goes")
+@hands
+def test_every_control_of_the_explorers_of_stored_costs(page, hand):
+    every_control(
+        page,
+        hand,
+        COST,
+        cost_shows,
+        cost.presets()["a layer"],
+        [
+            ("where", "body", {"subject": "body"}),
+            ("batch", "2", {"batch": 2}),
+            ("pass", BOTH, {"step": BOTH}),
+            ("dtype", "bfloat16", {"dtype": "bfloat16"}),
+            ("device", list(devices())[-1], {"device": list(devices())[-1]}),
+        ],
+        ("dtype", "float16", "was not measured on"),
+    )
+    every_control(
+        page,
+        hand,
+        NMS,
+        nms_shows,
+        nms.PRESETS["1 class"],
+        [
+            ("candidates", "1000", {"candidates": 1000}),
+            ("classes", "80", {"classes": 80}),
+            ("IoU", "0.7", {"iou": 0.7}),
+        ],
+    )
 
 
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
