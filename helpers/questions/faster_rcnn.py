@@ -7,8 +7,8 @@ _PAGE = "notebooks/06_faster_rcnn_backbone.ipynb::"
 
 QUESTIONS: dict[str, Question] = {
     "06-level": Question(
-        "In an image of 800 px, with torchvision's defaults, a proposal measures 100 × 100 px. "
-        "From which level is it pooled?",
+        "In an image of 800 × 800 px (so not resized), with torchvision's defaults, a proposal "
+        "measures 100 × 100 px. From which level is it pooled?",
         (
             right("P2.", "4 + log₂(100 / 224) is 2.8, and that is rounded down."),
             wrong("P3.", "2.8 is rounded down, not to the nearest."),
@@ -39,11 +39,11 @@ QUESTIONS: dict[str, Question] = {
     ),
     "06-boxes": Question(
         "On 40 scenes the detector finds 127 boxes. Which difference in its body's normalization "
-        "loses more than one of them?",
+        "displaces the most of them?",
         (
-            wrong("Rounding: float32 in place of float64.", "It loses none."),
-            wrong("eps 0 in place of 1e-5.", "It loses none: its variances are far above 1e-5."),
-            wrong("eps 1e-3 in place of 1e-5.", "It loses one, by a little."),
+            wrong("Rounding: float32 in place of float64.", "It displaces none."),
+            wrong("eps 0 in place of 1e-5.", "None: its variances are far above 1e-5."),
+            wrong("eps 1e-3 in place of 1e-5.", "One, by a little."),
             right(
                 "The statistics of each image in place of the running ones.",
                 "About one box of five goes, or moves far. The others stay.",
@@ -57,7 +57,7 @@ QUESTIONS: dict[str, Question] = {
         (
             wrong("C2: it is the largest map.", "It is the narrowest: 35 px. Its cells are small."),
             wrong("C5: it is the deepest of the three.", "427 px, and P2 gets C5 from above."),
-            right("P2.", "It adds C5, enlarged, to C2, and a 3×3 convolution: 459 px."),
+            right("P2.", "It adds C5, enlarged, to C2, and a 3×3 convolution: up to 459 px."),
         ),
         f"{_HERE}test_receptive_fields",
     ),
@@ -98,19 +98,22 @@ QUESTIONS: dict[str, Question] = {
         "does the RPN's NMS, whose threshold is 0.7, do?",
         (
             wrong("It keeps the one with the better score.", "Within a level it would."),
-            right("It keeps both.", "It works per level. The box head's works per class."),
+            right(
+                "Neither suppresses the other.",
+                "It works per level. The box head's works per class.",
+            ),
             wrong("It keeps the one of P2.", "No level comes first."),
         ),
         f"{_HERE}test_nms_of_the_rpn_is_per_level",
     ),
     "06-q-anchors": Question(
-        "A detector made for 128 px scenes keeps torchvision's anchors of 32 to 512 px. What will "
-        "you see first?",
+        "Weights trained for 128 px scenes run with torchvision's anchors of 32 to 512 px. What "
+        "will you see first?",
         (
             wrong("An error: P6's anchors exceed the image.", "Boxes are clipped to the image."),
             wrong("NaN in the loss.", "All numbers are finite."),
             right(
-                "No small proposals.",
+                "Few small proposals.",
                 "Proposals are about as large as the anchors that they start from.",
             ),
         ),
