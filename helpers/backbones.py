@@ -70,9 +70,11 @@ def resnet50_detector(**options) -> FasterRCNN:
     """
     network = load("resnet50")
     with torch.random.fork_rng(devices=[]):
-        backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None)
+        with torch.device("meta"):  # without values, which are drawn or assigned below
+            backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None)
         model = FasterRCNN(backbone, num_classes=91, **options)
-    backbone.body.load_state_dict(network.state_dict(), strict=False)  # all but its fc
+    backbone.fpn.to_empty(device="cpu")
+    backbone.body.load_state_dict(network.state_dict(), strict=False, assign=True)  # all but its fc
     generator = torch.Generator().manual_seed(6)
     with torch.no_grad():
         for part in (backbone.fpn, model.rpn, model.roi_heads):
