@@ -44,7 +44,7 @@ class Cost(NamedTuple):
         if self.way == BASE:
             return "1"
         if not self.told:
-            return f"no difference (± {self.spread:.2g})"
+            return f"not told apart (± {self.spread:.2g})"
         return f"{self.ratio:.3g} ± {self.spread:.2g}"
 
 

@@ -101,7 +101,7 @@ def _sentence(where: str, device: str, found: list[Cost]) -> str:
     ratios = "; ".join(f"{cost.way} {cost.words}" for cost in others if cost.told)
     words = f"{where}, on {device}. Time over {BASE}: {ratios or 'nothing to tell'}."
     if same := [cost.way for cost in others if not cost.told]:
-        words += f" No difference: {'; '.join(same)}."
+        words += f" Not told apart: {'; '.join(same)}."
     kept: dict[str, list[str]] = {}
     for cost in found:
         if cost.kept:

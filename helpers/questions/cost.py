@@ -7,12 +7,12 @@ _PAGE = "notebooks/07_where_the_time_goes.ipynb::"
 
 QUESTIONS: dict[str, Question] = {
     "07-three": Question(
-        "On the GPU, one of these is taken out of a detector altogether, and costs nothing any "
-        "more. Which makes it 3 times as fast?",
+        "In PyTorch, on an H200, one of these costs a detector nothing any more. Which makes its "
+        "forward pass 3 times as fast?",
         (
-            wrong("NMS.", "1.2 times at most, with 4,598 candidates."),
-            wrong("All normalization layers.", "1.4 times at most, in the body."),
-            wrong("The stage that runs on every proposal.", "1.9 times at most."),
+            wrong("NMS.", "1.2 times, with 4,598 candidates, as torchvision does it."),
+            wrong("All normalization layers.", "They take a tenth of the time."),
+            wrong("Stage 4 on every proposal, where it runs so.", "1.9 times."),
             right("None of them.", "For that, one would have to take two thirds of the time."),
         ),
         f"{_PAGE}bounds",
@@ -25,29 +25,29 @@ QUESTIONS: dict[str, Question] = {
             wrong("Twice as long: bytes are time.", "They are, once a map is large enough."),
             right(
                 "Three times as long.",
-                "The map takes a few microseconds only; starting seven kernels in place of one "
-                "takes longer.",
+                "The map is too small for its bytes to count; seven calls in place of one do.",
             ),
+            wrong("Seven times as long: it makes seven calls.", "Each costs less than BN eval."),
         ),
         f"{_PAGE}layer",
     ),
     "07-classes": Question(
-        "300 candidate boxes, spread over 1 class or over 80. How much longer does `batched_nms` "
-        "take for 80, on the GPU?",
+        "300 candidate boxes, spread over 1 class or over 80. How long does `batched_nms` take for "
+        "80, on the GPU?",
         (
-            right("About as long.", "All classes are one call, over as many boxes."),
+            right("About as long as for one.", "All classes are one call, over as many boxes."),
             wrong("80 times as long: NMS runs once per class.", "It runs once, on moved boxes."),
             wrong("A fraction: each class has few boxes.", "It does not look class by class."),
         ),
         f"{_PAGE}nms",
     ),
     "07-memory": Question(
-        "Under autocast, which keeps the most for backward?",
+        "Under autocast, a ResNet-50 with which layers keeps the most for backward?",
         (
             wrong("BatchNorm2d: it keeps its whole input.", "In half precision."),
             right(
                 "FrozenBatchNorm2d.",
-                "Its float32 scale makes its output float32, which the next layers keep.",
+                "Its float32 scale makes its output float32, which is kept beside its half.",
             ),
             wrong("All the same: autocast decides.", "The layer decides what it hands on."),
         ),
@@ -67,11 +67,12 @@ QUESTIONS: dict[str, Question] = {
         f"{_HERE}test_eval_mode_saves_no_memory",
     ),
     "07-q-share": Question(
-        "NMS takes 6 % of a forward pass, and now runs twice as fast. What has the pass gained?",
+        "NMS takes 6 % of a forward pass, and now runs twice as fast. How much time does the pass "
+        "save?",
         (
-            wrong("A factor 2.", "Of 6 % of it."),
+            wrong("Half of it.", "Half of 6 % of it."),
             wrong("6 %.", "Only if NMS takes no time at all."),
-            right("3 %.", "1 / (1 − 0.06 / 2) is 1.03."),
+            right("3 %.", "And is 1 / (1 − 0.03), so 1.03 times as fast."),
         ),
         f"{_HERE}test_half_of_six_percent",
     ),
@@ -101,12 +102,12 @@ QUESTIONS: dict[str, Question] = {
     "07-q-onnx": Question(
         "`FrozenBatchNorm2d` with the wrong eps was exported to ONNX. Can the file be mended?",
         (
-            wrong("Yes: change the attribute `epsilon`.", "Its Mul and Add have none."),
+            wrong("Yes: change the attribute epsilon.", "Its Mul and Add have none."),
             right(
-                "Not from the file alone.",
+                "Not from the file alone, as it is exported by default.",
                 "The running variance is not in it, only the factor made of both.",
             ),
-            wrong("Yes: divide the factor by the right one.", "That needs the variance."),
+            wrong("Yes: the factor holds it.", "As a sum with a variance that is not known."),
         ),
         f"{_PAGE}onnx",
     ),

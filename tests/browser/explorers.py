@@ -262,7 +262,7 @@ def cost_shows(box, state: cost.State) -> None:
     png, words = cost.picture(state)
     for each in costs(*state):
         if each.told:
-            assert f"{each.way} {each.words}" in words.split(". No difference")[0]
+            assert f"{each.way} {each.words}" in words.split(". Not told apart")[0]
     picture_shows(box, png, words)
 
 
