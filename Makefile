@@ -61,7 +61,7 @@ speed: lab-packages
 
 ## make weights      fetch the ImageNet weights (the one thing that needs a download)
 weights: lab-packages
-	$(bin)/python -m helpers.backbones
+	$(bin)/python -m helpers.networks.backbones
 
 ## make constraints  write the versions that the tests have just passed with into constraints.txt
 constraints:

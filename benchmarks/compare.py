@@ -6,8 +6,9 @@ import torch
 
 from benchmarks.report import emit, settle
 from benchmarks.timing import medians
-from helpers import backbones, photos
 from helpers.compare import compare
+from helpers.inputs import photos
+from helpers.networks import backbones
 from helpers.norms import freeze
 
 LIMITS = {"stage": 1.4, "norm": 2.5}

@@ -15,11 +15,11 @@ from benchmarks import browser
 from benchmarks.memory import rss_mb
 from benchmarks.report import emit, settle, skip
 from benchmarks.timing import medians
-from helpers import photos
-from helpers.backbones import STAGES
-from helpers.explorers.norm import NormExplorer, frame
+from helpers.course.explorers.norm import NormExplorer, frame
+from helpers.course.explorers.side_by_side import EPS_0, FROZEN, PRESETS, Side, variants, view
+from helpers.inputs import photos
 from helpers.norms import KINDS
-from helpers.side_by_side import EPS_0, FROZEN, PRESETS, Side, variants, view
+from helpers.stages import STAGES
 
 BASE = PRESETS["Today"]  # ResNet-50, and ResNet-50 frozen
 
@@ -97,7 +97,8 @@ def cached_toggle_ms(rounds: int) -> float:
 
 def click_to_paint_ms(rounds: int) -> float:
     """From a click on a stage's button, which needs no forward, to the painted frame."""
-    with browser.page("from helpers.explorers.norm import NormExplorer\nNormExplorer()") as page:
+    source = "from helpers.course.explorers.norm import NormExplorer\nNormExplorer()"
+    with browser.page(source) as page:
         times = [
             browser.click_to_paint(page, stage)
             for _ in tqdm(range(rounds + 1), "rounds of clicks", disable=None)

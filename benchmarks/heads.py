@@ -15,9 +15,10 @@ from torch import nn
 from tqdm import tqdm
 
 from benchmarks.speed import Store, arguments, rounded
-from helpers.backbones import resnet50_detector, stages
+from helpers.course.stored.costs import C4, FPN, STAGE_4, TWO_LINEAR
 from helpers.measure import interleaved
-from helpers.speed import C4, FPN, STAGE_4, TWO_LINEAR
+from helpers.networks.backbones import resnet50_detector
+from helpers.stages import stages
 
 PROPOSALS = (100, 300)
 

@@ -21,11 +21,11 @@ from torchvision.ops import nms
 from tqdm import tqdm
 
 from benchmarks.speed import Store, arguments, rounded
-from helpers.backbones import resnet50_detector
-from helpers.detector import load_detector
+from helpers.implementations import CANDIDATES, CLASSES, candidates
+from helpers.inputs.scenes import scenes
 from helpers.measure import interleaved
-from helpers.nms import CANDIDATES, CLASSES, candidates
-from helpers.scenes import scenes
+from helpers.networks.backbones import resnet50_detector
+from helpers.networks.detector import load_detector
 
 SWITCH = {"cpu": 1000, "cuda": 25_000}  # boxes up to which torchvision takes the trick
 IOU = 0.5

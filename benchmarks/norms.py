@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.speed import Store, arguments, rounded
-from helpers.backbones import load, resnet50_detector
-from helpers.measure import copy_bandwidth, interleaved, kept_for_backward, peak_memory
+from helpers.implementations import WAYS, bytes_moved
+from helpers.measure import interleaved, kept_for_backward
+from helpers.networks.backbones import load, resnet50_detector
 from helpers.norms import norm_layers
-from helpers.ways import WAYS, bytes_moved
 
 STAGES = {  # of ResNet-50 at 224 px: name → what its last normalization layer takes
     "stem": (64, 112, 112),
@@ -58,6 +58,26 @@ class Case(NamedTuple):
             "pass": BOTH if self.both else FORWARD,
             "cudnn": self.cudnn,
         }
+
+
+def copy_bandwidth(size: int, device: str = "cpu") -> float:
+    """Bytes per second of copying `size` bytes, each counted twice: it is read, and written."""
+    source = torch.ones(size // 4, device=device)
+    target = torch.empty_like(source)
+    found = interleaved({"copy": lambda: target.copy_(source)}, rounds=7)
+    return 2 * 4 * source.numel() / found["copy"].median
+
+
+def peak_memory(call: Callable[[], object]) -> int | None:
+    """The most bytes that `call()` has in use on the GPU above those before; None without one."""
+    if not torch.cuda.is_available():
+        return None
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
 
 
 def cases(device: str, quick: bool) -> Iterator[Case]:

@@ -8,9 +8,9 @@ import torch
 
 from benchmarks.report import emit, settle
 from benchmarks.timing import medians
-from helpers.detector import load_detector
-from helpers.explorers.pyramid import PRESETS, PyramidExplorer, picture
-from helpers.levels import BATCH, MEAN, Levels, State
+from helpers.course.explorers.levels import BATCH, MEAN, Levels, State
+from helpers.course.explorers.pyramid import PRESETS, PyramidExplorer, picture
+from helpers.networks.detector import load_detector
 
 PICTURE = "scene 1"
 

@@ -8,9 +8,9 @@ import torch
 
 from benchmarks.report import emit, settle
 from benchmarks.timing import medians
-from helpers.detector import load_detector
-from helpers.explorers.scaling import ScalingExplorer, picture
-from helpers.feeding import PRESETS, Feeding, State, pictures
+from helpers.course.explorers.feeding import PRESETS, Feeding, State, pictures
+from helpers.course.explorers.scaling import ScalingExplorer, picture
+from helpers.networks.detector import load_detector
 
 PICTURE = "scene 0"
 

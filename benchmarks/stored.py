@@ -6,12 +6,12 @@ from time import perf_counter
 
 from benchmarks.report import emit, settle
 from benchmarks.timing import medians
-from helpers.explorers import cost, curves, nms, reading
-from helpers.explorers.cost import CostExplorer
-from helpers.explorers.curves import CurvesExplorer
-from helpers.explorers.nms import NmsExplorer
-from helpers.explorers.reading import ReadingExplorer
-from helpers.runs import load_runs
+from helpers.course.explorers import cost, curves, nms, reading
+from helpers.course.explorers.cost import CostExplorer
+from helpers.course.explorers.curves import CurvesExplorer
+from helpers.course.explorers.nms import NmsExplorer
+from helpers.course.explorers.reading import ReadingExplorer
+from helpers.course.stored.runs import load_runs
 
 EXPLORERS = {
     "reading": ReadingExplorer,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cache
 from statistics import median, quantiles
 
-import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -111,23 +110,3 @@ def _timer() -> type:
     from torch.utils.benchmark import Timer
 
     return Timer
-
-
-def copy_bandwidth(size: int, device: str = "cpu") -> float:
-    """Bytes per second of copying `size` bytes, each counted twice: it is read, and written."""
-    source = torch.ones(size // 4, device=device)
-    target = torch.empty_like(source)
-    found = interleaved({"copy": lambda: target.copy_(source)}, rounds=7)
-    return 2 * 4 * source.numel() / found["copy"].median
-
-
-def peak_memory(call: Callable[[], object]) -> int | None:
-    """The most bytes that `call()` has in use on the GPU above those before; None without one."""
-    if not torch.cuda.is_available():
-        return None
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    call()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before

@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.lazy import LazyModuleMixin
 from torchvision.ops import FrozenBatchNorm2d
 
-from helpers import backbones
+from helpers.stages import stages as stages_of
 
 FROZEN_EPS = {"frozen": None, "frozen, eps 0": 0.0, "frozen, eps 1e-5": 1e-5}
 KINDS = ("running statistics", "batch statistics", *FROZEN_EPS, "identity", "folded")
@@ -81,7 +81,7 @@ def replace_norms(
       its Conv2d, as torch.fx sees it in the present mode, each called and registered once, and the
       convolution feeds nothing else and has no forward hook; other layers stay.
 
-    `stages`: one name or several of helpers.backbones.stages; None is all of the model.
+    `stages`: one name or several of helpers.stages.stages; None is all of the model.
     `share_weights`: the copy holds the model's own tensors, which takes milliseconds and no memory;
     only for looking, since training it would train the model.
     ValueError for an unknown kind or stage, for a layer without running statistics (unless the kind
@@ -195,7 +195,7 @@ def _swap(model: nn.Module, swaps: dict[nn.Module, nn.Module]) -> nn.Module:
 
 
 def _inside(model: nn.Module, stages: str | Iterable[str]) -> set[nn.Module]:
-    found = backbones.stages(model)
+    found = stages_of(model)
     chosen = [stages] if isinstance(stages, str) else list(stages)
     for stage in chosen:
         if stage not in found:

@@ -479,7 +479,7 @@ def hints(nb, path):
         for block in re.findall(r"<details\b.*?</details>", cell.source, re.DOTALL)
     )
     for cell, key in keys(nb, "check", "hint", "solution"):
-        from helpers.tasks import TASKS
+        from helpers.course.checkers import TASKS
 
         if key not in TASKS:
             yield f"{make.title(cell)}: there is no task {key!r}."
@@ -492,7 +492,7 @@ def hints(nb, path):
 @rule
 def questions(nb, path):
     for cell, key in keys(nb, "predict", "quiz"):
-        from helpers.questions import QUESTIONS
+        from helpers.course.questions import QUESTIONS
 
         if key not in QUESTIONS:
             yield f"{make.title(cell)}: there is no question {key!r}."

@@ -1,4 +1,4 @@
-"""helpers/audit.py: counts against independent ones, every finding for and against, by running."""
+"""helpers/audit: counts against independent ones, every finding for and against, by running."""
 
 import io
 import json
@@ -27,9 +27,10 @@ from torchvision.models.segmentation.deeplabv3 import ASPPPooling
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.misc import Conv2dNormActivation
 
-from helpers import backbones
-from helpers.audit import Audit, Layer, audit, audit_builder, main
-from helpers.census import build, census, counts, detection_builders, without_values
+from helpers.audit import Audit, Layer, audit, audit_builder
+from helpers.audit.__main__ import main
+from helpers.audit.census import build, census, counts, detection_builders, without_values
+from helpers.networks import backbones
 from helpers.norms import freeze, unfreeze
 
 TIMM = (

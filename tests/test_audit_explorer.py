@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from helpers.audit import audit, audit_builder
-from helpers.explorers import audit as module
-from helpers.explorers import live
-from helpers.explorers.audit import GIVEN, OTHERS, PRESETS, AuditExplorer, frame, sentence
+from helpers.course.explorers import audit as module
+from helpers.course.explorers import live
+from helpers.course.explorers.audit import GIVEN, OTHERS, PRESETS, AuditExplorer, frame, sentence
 from helpers.norms import freeze
 
 

@@ -15,10 +15,12 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.segmentation import fcn_resnet50
 
-from helpers import backbones, lite0, photos
-from helpers.census import build
-from helpers.download import DownloadError
+from helpers.audit.census import build
+from helpers.inputs import photos
+from helpers.networks import backbones, lite0
+from helpers.networks.download import DownloadError
 from helpers.norms import norm_layers
+from helpers.stages import STAGES, body, stages
 
 CLASSES = {"cat": {"tabby", "tiger cat", "Egyptian cat"}, "coffee": {"espresso"}}
 CLASSES["rocket"] = {"missile"}
@@ -59,7 +61,7 @@ def test_the_stand_in_is_calibrated_on_the_photos_and_does_not_explode():
     assert not model.training and "not trained" in model.provenance
     x = photos.load_all()
     with torch.no_grad():
-        for stage, part in backbones.stages(model).items():
+        for stage, part in stages(model).items():
             x = part(x)
             assert 1 < x.abs().max() < 100, stage
     variances = torch.cat([m.running_var for m in model.modules() if isinstance(m, nn.BatchNorm2d)])
@@ -221,7 +223,7 @@ def test_lite0_without_its_package_is_one_sentence(monkeypatch):
 
 
 def run_stages(model, x):
-    for part in backbones.stages(model).values():
+    for part in stages(model).values():
         x = part(x)
     return x
 
@@ -233,7 +235,7 @@ def test_stages_are_the_whole_body_of_a_resnet(name):
     image = photos.load("coffee", 64)
     with torch.no_grad():
         assert torch.equal(run_stages(model, image), body(image))
-    assert tuple(backbones.stages(model)) == backbones.STAGES
+    assert tuple(stages(model)) == STAGES
 
 
 def test_stages_are_the_whole_body_of_detectors_backbones_and_bodies():
@@ -243,7 +245,7 @@ def test_stages_are_the_whole_body_of_detectors_backbones_and_bodies():
     image = photos.load("coffee", 64)
     with torch.no_grad():
         for model in (detector, detector.backbone, detector.backbone.body, backbone):
-            out = backbones.body(model)(image)
+            out = body(model)(image)
             assert torch.equal(run_stages(model, image), out["3"])
         assert torch.equal(run_stages(segmenter, image), segmenter.backbone(image)["out"])
 
@@ -258,7 +260,7 @@ def test_stages_are_the_whole_body_of_lite0():
 
 def test_stages_are_the_models_own_modules():
     model = models.resnet18()
-    found = backbones.stages(model)
+    found = stages(model)
     assert found["stem"][1] is model.bn1 and found["layer4"] is model.layer4
 
 
@@ -266,13 +268,13 @@ def test_a_short_body_has_the_stages_it_has():
     body = resnet_fpn_backbone(
         backbone_name="resnet18", weights=None, returned_layers=[1, 2], extra_blocks=None
     ).body
-    assert tuple(backbones.stages(body)) == ("stem", "layer1", "layer2")
+    assert tuple(stages(body)) == ("stem", "layer1", "layer2")
 
 
 @pytest.mark.parametrize("model", [models.vgg11(), models.shufflenet_v2_x0_5(), nn.Sequential()])
 def test_a_network_without_stages_is_one_sentence(model):
     with pytest.raises(ValueError, match=f"{type(model).__name__} has no stages stem, layer1"):
-        backbones.stages(model)
+        stages(model)
 
 
 def test_the_detector_is_the_builders():

@@ -12,12 +12,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from helpers import backbones
-from helpers.backbones import STAGES
-from helpers.batches import collect, crops
-from helpers.explorers import batch as module
-from helpers.explorers import live
-from helpers.explorers.batch import (
+from helpers.batch_statistics import collect, crops
+from helpers.course.explorers import batch as module
+from helpers.course.explorers import live
+from helpers.course.explorers.batch import (
     BAR,
     BOTTOM,
     HEIGHT,
@@ -27,8 +25,10 @@ from helpers.explorers.batch import (
     State,
     picture,
 )
+from helpers.figures import BLUE, ORANGE, PIXELS
+from helpers.networks import backbones
 from helpers.norms import freeze
-from helpers.show import BLUE, ORANGE, PIXELS
+from helpers.stages import STAGES
 
 ALL = len(PRESETS)  # the index of "custom"
 

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from helpers import backbones, photos
-from helpers.backbones import STAGES
-from helpers.batches import BINS, collect, crops
+from helpers.batch_statistics import BINS, collect, crops
+from helpers.inputs import photos
+from helpers.networks import backbones
 from helpers.norms import freeze
+from helpers.stages import STAGES
 
 SIZES = (1, 2, 3, 8, 24)
 

@@ -4,7 +4,6 @@ import importlib
 import json
 import math
 import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -12,11 +11,8 @@ import pytest
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks import __main__ as everything  # noqa: E402
-from benchmarks import (  # noqa: E402
+from benchmarks import __main__ as everything
+from benchmarks import (
     browser,
     compare,
     explorer,
@@ -28,6 +24,9 @@ from benchmarks import (  # noqa: E402
     stored,
     timing,
 )
+
+ROOT = Path(__file__).resolve().parent.parent
+
 
 PICTURE = """from IPython.display import display
 display({"image/png": "AAAA", "text/plain": "a picture"}, raw=True)"""

@@ -9,6 +9,7 @@ import sysconfig
 import venv
 from pathlib import Path
 
+import binder_link
 import nbformat
 import pytest
 from jsonschema import Draft7Validator
@@ -19,8 +20,6 @@ ROOT = Path(__file__).resolve().parent.parent
 OVERRIDES = json.loads((ROOT / "jupyter" / "overrides.json").read_text("utf-8"))
 CAPS = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"]
 
-sys.path.insert(0, str(ROOT / "tools"))
-import binder_link  # noqa: E402
 
 # ---------------------------------------------------------------- start
 
@@ -121,7 +120,7 @@ def test_postbuild_builds_the_font_cache(built):
     [
         (None, 0),
         ("pip install", 1),
-        ("-m helpers.backbones", 0),
+        ("-m helpers.networks.backbones", 0),
         ("trust notebooks/", 1),
         ("sys.prefix", 1),
         ("font_manager", 1),
@@ -137,7 +136,7 @@ def test_only_the_weights_may_fail(failing, code, tmp_path):
     env = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PREFIX": str(tmp_path / "a b")}
     run = subprocess.run([str(ROOT / "postBuild")], cwd=tmp_path, env=env, capture_output=True)
     assert run.returncode == code
-    assert (b"stand-in" in run.stdout) == (failing == "-m helpers.backbones")
+    assert (b"stand-in" in run.stdout) == (failing == "-m helpers.networks.backbones")
 
 
 # ---------------------------------------------------------------- JupyterLab's settings

@@ -1,4 +1,4 @@
-"""helpers/census.py: the census of the detection builders, and builders without values."""
+"""helpers/audit/census.py: the census of the detection builders, and builders without values."""
 
 import re
 import warnings
@@ -11,7 +11,7 @@ from torchvision.models import WeightsEnum, get_model, list_models
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 from torchvision.ops import FrozenBatchNorm2d
 
-from helpers.census import (
+from helpers.audit.census import (
     WIRINGS,
     Census,
     Count,
@@ -193,7 +193,7 @@ def test_a_builder_that_fails_leaves_no_trace_either(monkeypatch):
         raise RuntimeError("no")
 
     before = nn.Module.load_state_dict, WeightsEnum.get_state_dict, torch.get_rng_state()
-    monkeypatch.setattr("helpers.census.get_model_builder", lambda name: fail)
+    monkeypatch.setattr("helpers.audit.census.get_model_builder", lambda name: fail)
     with pytest.raises(RuntimeError, match="no"):
         build("resnet18", "default")
     assert (nn.Module.load_state_dict, WeightsEnum.get_state_dict) == before[:2]

@@ -9,9 +9,12 @@ from torchvision import models
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 from torchvision.ops import FrozenBatchNorm2d
 
-from helpers import backbones, photos
-from helpers.compare import ROUNDING, Row, compare, short
+from helpers.compare import ROUNDING, Row, compare
+from helpers.inputs import photos
+from helpers.networks import backbones
 from helpers.norms import freeze, replace_norms
+from helpers.stages import STAGES, stages
+from helpers.text import short
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,7 @@ def old(model):
 def stage_outputs(network, image):
     x, outputs = image, {}
     with torch.no_grad():
-        for stage, part in backbones.stages(network).items():
+        for stage, part in stages(network).items():
             x = part(x)
             outputs[stage] = x.clone()
     return outputs
@@ -41,7 +44,7 @@ def stage_outputs(network, image):
 def test_rows_are_the_differences_taken_by_hand(model, old, image):
     a, b = stage_outputs(model, image), stage_outputs(old, image)
     rows = compare(model, old, image)
-    assert list(rows) == list(backbones.STAGES)
+    assert list(rows) == list(STAGES)
     for stage, row in rows.items():
         difference = (a[stage] - b[stage]).abs()
         assert row.shape == tuple(a[stage].shape)
@@ -73,7 +76,7 @@ def test_a_resnet_against_a_detectors_body(image):
     network.load_state_dict(detector.backbone.body.state_dict(), strict=False)
     for other in (detector, detector.backbone, detector.backbone.body):
         rows = compare(network, other, image)
-        assert list(rows) == list(backbones.STAGES)
+        assert list(rows) == list(STAGES)
         assert all(row.max_abs == 0 for row in rows.values())
     assert len(compare(network, detector, image, at="norm")) == 53
 

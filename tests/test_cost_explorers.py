@@ -11,15 +11,15 @@ import pytest
 from PIL import Image
 from torchvision.ops import batched_nms, nms
 
-from helpers import speed
-from helpers.canvas import Canvas, font
-from helpers.explorers import cost as costs_module
-from helpers.explorers import nms as nms_module
-from helpers.explorers.cost import CostExplorer
-from helpers.explorers.nms import NmsExplorer
-from helpers.nms import candidates
-from helpers.show import ORANGE, PIXELS
-from helpers.speed import BASE, BOTH, FORWARD, SUBJECTS, costs, devices, nms_ms
+from helpers.course.explorers import cost as costs_module
+from helpers.course.explorers import nms as nms_module
+from helpers.course.explorers.canvas import Canvas, font
+from helpers.course.explorers.cost import CostExplorer
+from helpers.course.explorers.nms import NmsExplorer
+from helpers.course.stored import costs as speed
+from helpers.course.stored.costs import BASE, BOTH, FORWARD, SUBJECTS, costs, devices, nms_ms
+from helpers.figures import ORANGE, PIXELS
+from helpers.implementations import candidates
 
 FIRST = next(iter(devices()))
 

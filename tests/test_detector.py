@@ -1,6 +1,5 @@
 """The scene detector: its parts, its scores, its file; and the script that trains it."""
 
-import importlib.util
 import math
 import re
 from functools import partial
@@ -12,18 +11,19 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import FrozenBatchNorm2d
 
-from helpers import DATA, backbones, coco
-from helpers import detector as module
-from helpers.detector import Scores, detector, evaluate, load_detector, packed, unpacked
+from data import coco
+from data.checkpoints import make
+from helpers import DATA
+from helpers.inputs.scenes import scenes
+from helpers.networks import backbones
+from helpers.networks import detector as module
+from helpers.networks.detector import Scores, detector, evaluate, load_detector, packed, unpacked
 from helpers.norms import freeze, norm_layers, replace_norms
-from helpers.scenes import scenes
+from helpers.stages import STAGES, stages
 
 CARD = (DATA / "checkpoints" / "README.md").read_text(encoding="utf-8")
 HELD_OUT = 1  # the seed in the card
 
-spec = importlib.util.spec_from_file_location("make", DATA / "checkpoints" / "make.py")
-make = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(make)
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +51,9 @@ def test_the_stages_have_these_shapes(trained):
     with torch.no_grad():
         pyramid = trained.backbone(x)
         for stage, channels, side in zip(
-            backbones.STAGES, (32, 32, 64, 128, 256), (32, 32, 16, 8, 4), strict=True
+            STAGES, (32, 32, 64, 128, 256), (32, 32, 16, 8, 4), strict=True
         ):
-            x = backbones.stages(trained)[stage](x)
+            x = stages(trained)[stage](x)
             assert x.shape == (1, channels, side, side)
     sides = {"0": 32, "1": 16, "2": 8, "3": 4, "pool": 2}
     assert {level: map.shape for level, map in pyramid.items()} == {
@@ -182,12 +182,12 @@ def test_its_body_is_one_of_the_backbones(trained):
     image = scenes(1, 0)[0][0]
     with torch.no_grad():
         x = given = network.normalize(image)[None]
-        for part in backbones.stages(network).values():
+        for part in stages(network).values():
             x = part(x)
         assert torch.equal(x, network(given))
         assert torch.equal(x, trained.backbone.body(given)["3"])
     assert torch.equal(given, trained.transform([image])[0].tensors)
-    assert tuple(backbones.stages(network)) == backbones.STAGES
+    assert tuple(stages(network)) == STAGES
     with pytest.raises(ValueError, match="detector has one set of weights"):
         backbones.load("detector", "imagenet")
 

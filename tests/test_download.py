@@ -1,4 +1,4 @@
-"""helpers.download against a server on this machine that can misbehave in every known way."""
+"""networks.download against a server on this machine that misbehaves in every known way."""
 
 import functools
 import hashlib
@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers import download
-from helpers.download import DownloadError, fetch, is_whole, sha256_of
+from helpers.networks import download
+from helpers.networks.download import DownloadError, fetch, is_whole, sha256_of
 
 BODY = random.Random(0).randbytes(300_000)
 HALF = len(BODY) // 2
@@ -235,7 +235,7 @@ def test_keyboard_interrupt_is_raised_and_resumed(server, path):
 
 def test_killed_process_is_resumed_and_leaves_no_lock_behind(server, path):
     server.manner = "stalls"
-    code = "import sys; from helpers.download import fetch; fetch(*sys.argv[1:])"
+    code = "import sys; from helpers.networks.download import fetch; fetch(*sys.argv[1:])"
     child = subprocess.Popen([sys.executable, "-c", code, server.url, path, DIGEST])
     while not (part_of(path).exists() and part_of(path).stat().st_size):
         assert child.poll() is None

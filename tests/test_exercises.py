@@ -14,10 +14,10 @@ import wrong_input_scaling
 import wrong_small_batches
 from nbclient import NotebookClient
 
-from helpers import exercises
-from helpers.exercises import check, hint, predict, quiz, solution
-from helpers.questions import QUESTIONS
-from helpers.tasks import TASKS, Verdict
+from helpers.course import exercises
+from helpers.course.checkers import TASKS, Verdict
+from helpers.course.exercises import check, hint, predict, quiz, solution
+from helpers.course.questions import QUESTIONS
 
 
 def answer(key):
@@ -215,7 +215,7 @@ def test_unknown_key_is_one_sentence_with_near_keys(call, near):
 def notebook():
     """predict, quiz and an untouched check as a notebook stores them, with widget state."""
     sources = (
-        "from helpers.exercises import check, predict, quiz",
+        "from helpers.course.exercises import check, predict, quiz",
         'predict("01-suspects")',
         'quiz("01-q-eval", "01-q-today")',
         'check("01-gain", ...)',

@@ -7,13 +7,8 @@ from torch import nn
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 from torchvision.ops import box_iou
 
-from helpers import detector as detector_module
-from helpers import photos
-from helpers.backbones import STAGES, stages
 from helpers.compare import ROUNDING, Row
-from helpers.detector import MEAN, STD, detector, evaluate, load_detector, normalize
-from helpers.explorers.scaling import FIRST
-from helpers.feeding import (
+from helpers.course.explorers.feeding import (
     BINS,
     PRESETS,
     Feeding,
@@ -25,8 +20,13 @@ from helpers.feeding import (
     pictures,
     two_digits,
 )
-from helpers.pixels import FORMATS, KNOWN, PLAIN, SLIPS, accidents, convert
-from helpers.scenes import scenes
+from helpers.course.explorers.scaling import FIRST
+from helpers.inputs import photos
+from helpers.inputs.pixels import FORMATS, KNOWN, PLAIN, SLIPS, accidents, convert
+from helpers.inputs.scenes import scenes
+from helpers.networks import detector as detector_module
+from helpers.networks.detector import MEAN, STD, detector, evaluate, load_detector, normalize
+from helpers.stages import STAGES, stages
 
 
 def untrained():

@@ -6,9 +6,9 @@ from torch import nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
-from helpers.detector import detector_on, load_detector
-from helpers.field import seen
-from helpers.scenes import scenes
+from helpers.faster_rcnn import seen
+from helpers.inputs.scenes import scenes
+from helpers.networks.detector import detector_on, load_detector
 
 
 def blurs(kernel) -> FasterRCNN:

@@ -6,18 +6,17 @@ from torch import nn
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.ops import FrozenBatchNorm2d
 
-from helpers.detector import load_detector
-from helpers.finetune import (
+from data.results.small_batches.make import MovingAverages, corrected
+from helpers.fine_tuning import (
     KINDS,
-    MovingAverages,
     Sampler,
     accumulate,
-    corrected,
     finetune,
     prepare,
 )
+from helpers.inputs.scenes import scenes
+from helpers.networks.detector import load_detector
 from helpers.norms import norm_layers
-from helpers.scenes import scenes
 
 
 @pytest.fixture(scope="module")

@@ -4,16 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import backbones, photos
-from helpers.fit import fit
+from helpers.batch_statistics import fit
+from helpers.inputs import photos
+from helpers.networks import backbones
 from helpers.norms import freeze
+from helpers.stages import STAGES, stages
 
 
 def test_the_first_stage_by_hand():
     network = backbones.load("detector").double()
     x = network.normalize(photos.load_all(64)).double()
     found = fit(network, x)
-    assert list(found) == list(backbones.STAGES)
+    assert list(found) == list(STAGES)
     variance = network.conv1(x).var((0, 2, 3))
     ratio = (variance / (network.bn1.running_var + network.bn1.eps)).median()
     assert found["stem"].ratio == pytest.approx(ratio.item())
@@ -35,7 +37,7 @@ def test_outputs_are_those_of_the_stages_and_nothing_stays():
     x = network.normalize(photos.load("cat", 64))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     found = fit(network, x)
-    for stage, part in backbones.stages(network).items():
+    for stage, part in stages(network).items():
         x = part(x)
         assert torch.equal(found[stage].output, x)
     assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())

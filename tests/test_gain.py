@@ -13,11 +13,11 @@ from PIL import Image
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from helpers import backbones
-from helpers.explorers import gain, live
-from helpers.explorers.gain import PRESETS, GainExplorer, State, channels, picture, read_eps
+from helpers.course.explorers import gain, live
+from helpers.course.explorers.gain import PRESETS, GainExplorer, State, channels, picture, read_eps
+from helpers.figures import PIXELS
+from helpers.networks import backbones
 from helpers.norms import freeze
-from helpers.show import PIXELS
 
 
 def layer_of(variances, weights=None, eps=1e-5):

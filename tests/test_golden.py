@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from helpers import DATA
-from helpers.golden import STATE, STATISTICS, agrees, mxnet_cases, mxnet_first_layer
+from helpers.course.stored.mxnet import STATE, STATISTICS, agrees, mxnet_cases, mxnet_first_layer
 
 CASES = mxnet_cases()
 GOLDEN = json.loads((DATA / "golden" / "mxnet_batchnorm.json").read_text())

@@ -6,10 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import photos
 from helpers.compare import ROUNDING
-from helpers.detector import detector, load_detector
-from helpers.levels import (
+from helpers.course.explorers.levels import (
     BATCH,
     BATCHNORM,
     EPS_0,
@@ -21,8 +19,10 @@ from helpers.levels import (
     Levels,
     State,
 )
+from helpers.faster_rcnn import walk
+from helpers.inputs import photos
+from helpers.networks.detector import detector, load_detector
 from helpers.norms import replace_norms
-from helpers.pyramid import walk
 
 SCENE = "scene 1"
 
@@ -105,7 +105,7 @@ def test_a_new_kind_costs_one_pass_and_a_level_none():
 
 
 def test_what_is_kept_is_bounded(monkeypatch):
-    monkeypatch.setattr("helpers.levels.KEPT", 3)
+    monkeypatch.setattr("helpers.course.explorers.levels.KEPT", 3)
     levels = Levels(load_detector())
     for name in list(levels.pictures)[:5]:
         levels.view(State(name, "C2", MEAN, EPS_0))

@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 
-from helpers.explorers.live import PATIENCE, Live
+from helpers.course.explorers.live import PATIENCE, Live
 
 
 def test_two_drawings_never_overlap():

@@ -10,13 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.norms import copy_bandwidth, peak_memory
 from helpers.measure import (
     Ratio,
     Times,
-    copy_bandwidth,
     interleaved,
     kept_for_backward,
-    peak_memory,
 )
 
 ROOT = Path(__file__).resolve().parent.parent

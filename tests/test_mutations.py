@@ -35,7 +35,7 @@ FOURTH = "04_small_batches"
 FIFTH = "05_input_scaling"
 SIXTH = "06_faster_rcnn_backbone"
 SEVENTH = "07_where_the_time_goes"
-SPEED, STORED = "helpers/speed.py", "data/results/speed"
+SPEED, STORED = "helpers/course/stored/costs.py", "data/results/speed"
 MUTATIONS = [
     Mutation(FIRST, "eps of 2020", "detector_body(eps=0.0)", "detector_body(eps=1e-5)"),
     Mutation(FIRST, "plotted map", "a.mean(0), b.mean(0)", "a.mean(0), 2 * b.mean(0)"),
@@ -49,16 +49,16 @@ MUTATIONS = [
         "option",
         "Their normalization layers",
         "Their layers",
-        "helpers/questions/two_backbones.py",
+        "helpers/course/questions/two_backbones.py",
     ),
-    Mutation(FIRST, "trained eps", "EPS = 1e-3", "EPS = 1e-2", "helpers/lite0.py"),
-    Mutation(FIRST, "seed", "20201215", "20201216", "helpers/backbones.py"),
+    Mutation(FIRST, "trained eps", "EPS = 1e-3", "EPS = 1e-2", "helpers/networks/lite0.py"),
+    Mutation(FIRST, "seed", "20201215", "20201216", "helpers/networks/backbones.py"),
     Mutation(
         FIRST,
         "preset",
         '"December 2020": _resnet(RUNNING, EPS_0)',
         '"December 2020": _resnet(RUNNING, FROZEN)',
-        "helpers/side_by_side.py",
+        "helpers/course/explorers/side_by_side.py",
     ),
     Mutation(SECOND, "variance stored", "correction=stored)", "correction=0)"),
     Mutation(
@@ -87,28 +87,32 @@ MUTATIONS = [
         "(1 - momentum) * s[name] + momentum * new.detach()",
     ),
     Mutation(
-        SECOND, "option", "Weight and bias only.", "Weight only.", "helpers/questions/batchnorm.py"
+        SECOND,
+        "option",
+        "Weight and bias only.",
+        "Weight only.",
+        "helpers/course/questions/batchnorm.py",
     ),
     Mutation(
         SECOND,
         "law of total variance",
         "self.within + (1 - 1 / self._size(size)) * self.between",
         "self.within + self.between",
-        "helpers/batches.py",
+        "helpers/batch_statistics.py",
     ),
     Mutation(
         SECOND,
         "crops",
         "size: int = 96, seed: int = 0",
         "size: int = 96, seed: int = 1",
-        "helpers/batches.py",
+        "helpers/batch_statistics.py",
     ),
     Mutation(
         SECOND,
         "presets",
         "PRESETS = (1, 2, 8, 64)",
         "PRESETS = (1, 4, 8, 64)",
-        "helpers/explorers/batch.py",
+        "helpers/course/explorers/batch.py",
     ),
     Mutation(
         SECOND,
@@ -135,7 +139,7 @@ MUTATIONS = [
         "option",
         "The 509 of a variance above 0",
         "The 500 of a variance above 0",
-        "helpers/questions/frozen_batchnorm.py",
+        "helpers/course/questions/frozen_batchnorm.py",
     ),
     Mutation(
         FOURTH,
@@ -144,7 +148,7 @@ MUTATIONS = [
         "train,1,texture and light,0.01,0,own,0.7522",
         "data/results/small_batches/runs.csv",
     ),
-    Mutation(FOURTH, "level", "LEVEL = 0.95", "LEVEL = 0.9", "helpers/runs.py"),
+    Mutation(FOURTH, "level", "LEVEL = 0.95", "LEVEL = 0.9", "helpers/course/stored/runs.py"),
     Mutation(
         FOURTH, "pair", '{1: train["own"][1], 16: single}', '{1: single, 16: train["own"][1]}'
     ),
@@ -162,14 +166,14 @@ MUTATIONS = [
         "option",
         "It is steadier, and too low as before.",
         "It is steadier.",
-        "helpers/questions/small_batches.py",
+        "helpers/course/questions/small_batches.py",
     ),
     Mutation(
         FOURTH,
         "preset of the curves",
         '"frozen": State(("frozen", 16))',
         '"frozen": State(("eval", 16))',
-        "helpers/explorers/curves.py",
+        "helpers/course/explorers/curves.py",
     ),
     Mutation(FIFTH, "rescale", "seen = Rescale()(normalized)", "seen = Rescale()(image)"),
     Mutation(FIFTH, "stored scale", "center / 255, var / 255**2", "center / 255, var / 255"),
@@ -191,14 +195,14 @@ MUTATIONS = [
         "option",
         "The pixels, 0 to 255, up to rounding.",
         "The pixels.",
-        "helpers/questions/input_scaling.py",
+        "helpers/course/questions/input_scaling.py",
     ),
     Mutation(
         FIFTH,
         "constant",
         "(103.939, 116.779, 123.68)",
         "(103.939, 116.779, 143.68)",
-        "helpers/pixels.py",
+        "helpers/inputs/pixels.py",
     ),
     Mutation(
         FIFTH, "stored score", "BGR,0.914", "BGR,0.814", "data/results/input_scaling/scores.csv"
@@ -212,21 +216,25 @@ MUTATIONS = [
     Mutation(SIXTH, "stored recall", "16,313,241", "16,313,251", "data/results/levels/recall.csv"),
     Mutation(SIXTH, "small objects", '(list("123"), 7, 2', '(list("0123"), 7, 2'),
     Mutation(
-        SIXTH, "IoU of the same box", "CLOSE = 0.5, 0.9", "CLOSE = 0.5, 0.5", "helpers/pyramid.py"
+        SIXTH,
+        "IoU of the same box",
+        "CLOSE = 0.5, 0.9",
+        "CLOSE = 0.5, 0.5",
+        "helpers/faster_rcnn.py",
     ),
     Mutation(
         SIXTH,
         "share of the gradient",
         "share: float = 0.9",
         "share: float = 0.5",
-        "helpers/field.py",
+        "helpers/faster_rcnn.py",
     ),
     Mutation(
         SIXTH,
         "option",
         "For large anchors: it proposes.",
         "For large anchors.",
-        "helpers/questions/faster_rcnn.py",
+        "helpers/course/questions/faster_rcnn.py",
     ),
     Mutation(SEVENTH, "source", "SLOWER = 4.92 / 2.21", "SLOWER = 4.92 / 3.21"),
     Mutation(SEVENTH, "offset", "labels * (boxes.max() + 1)", "labels * (boxes.max() / 9)"),
@@ -236,7 +244,7 @@ MUTATIONS = [
         "passes",
         '"FrozenBN": Way(_kind("frozen"), Passes(4, 2))',
         '"FrozenBN": Way(_kind("frozen"), Passes(2, 2))',
-        "helpers/ways.py",
+        "helpers/implementations.py",
     ),
     Mutation(SEVENTH, "plotted way", '("trick", "loop")', '("trick", "agnostic")', SPEED),
     Mutation(SEVENTH, "plotted copying", "ms = 1000 * row", "ms = 2000 * row", SPEED),
@@ -247,7 +255,7 @@ MUTATIONS = [
         SEVENTH, "stored share", '"share": 0.1679', '"share": 0.2679', f"{STORED}/nvidia-h200.json"
     ),
     Mutation(SEVENTH, "recorded time", "39.3164500", "49.3164500", "data/golden/mxnet_timing.json"),
-    Mutation(SEVENTH, "option", '"None of them."', '"None."', "helpers/questions/cost.py"),
+    Mutation(SEVENTH, "option", '"None of them."', '"None."', "helpers/course/questions/cost.py"),
 ]
 
 

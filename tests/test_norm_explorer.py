@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 from traitlets import Bunch
 
-from helpers import backbones, photos
-from helpers.explorers import live, norm
-from helpers.explorers.norm import NormExplorer, frame
+from helpers.course.explorers import live, norm
+from helpers.course.explorers.norm import NormExplorer, frame
+from helpers.course.explorers.side_by_side import PRESETS, Side, State, view
+from helpers.inputs import photos
+from helpers.networks import backbones
 from helpers.norms import KINDS
-from helpers.side_by_side import PRESETS, Side, State, view
 
 CUSTOM = len(PRESETS)
 FIRST = next(iter(PRESETS.values()))

@@ -105,12 +105,12 @@ def good():
 @pytest.fixture(autouse=True)
 def helpers(monkeypatch):
     """One task and one question, whatever the real ones are."""
-    tasks = ModuleType("helpers.tasks")
+    tasks = ModuleType("helpers.course.checkers")
     tasks.TASKS = {"add": SimpleNamespace(hints=("Start at one.",), solution="answer = 1 + 1")}
-    questions = ModuleType("helpers.questions")
+    questions = ModuleType("helpers.course.questions")
     questions.QUESTIONS = {"lines": ...}
-    monkeypatch.setitem(sys.modules, "helpers.tasks", tasks)
-    monkeypatch.setitem(sys.modules, "helpers.questions", questions)
+    monkeypatch.setitem(sys.modules, "helpers.course.checkers", tasks)
+    monkeypatch.setitem(sys.modules, "helpers.course.questions", questions)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""helpers.photos: what it reads, what it makes of it, and what it refuses in one sentence."""
+"""inputs.photos: what it reads, what it makes of it, and what it refuses in one sentence."""
 
 import hashlib
 import io
@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from helpers import DATA, photos
+from helpers import DATA
+from helpers.inputs import photos
 
 FOLDER = DATA / "photos"
 STORED = np.arange(24, dtype=np.uint8).reshape(2, 4, 3) * 10

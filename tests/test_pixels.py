@@ -1,4 +1,4 @@
-"""helpers/pixels.py against the published formulas, MXNet's recorded numbers, torch's own conv."""
+"""inputs/pixels.py against the published formulas, MXNet's recorded numbers, torch's own conv."""
 
 import copy
 import json
@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.transforms import v2
 
-from helpers import DATA, photos
-from helpers.pixels import (
+from helpers import DATA
+from helpers.inputs import photos
+from helpers.inputs.pixels import (
     FORMATS,
     KNOWN,
     PLAIN,
@@ -52,7 +53,7 @@ def channels(*values):
     return torch.tensor(values, dtype=torch.float64).reshape(3, 1, 1)
 
 
-# The formulas as each project publishes them, on RGB levels 0–255; nothing of helpers/pixels.py.
+# The formulas as each project publishes them, on RGB levels 0–255; nothing of inputs/pixels.py.
 PUBLISHED = {
     "torchvision": lambda x: v2.functional.normalize(
         x / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

@@ -8,10 +8,11 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import MultiScaleRoIAlign, box_area
 from torchvision.ops.poolers import LevelMapper
 
-from helpers import backbones, photos
-from helpers.detector import load_detector, matches
-from helpers.pyramid import changes, level_of, origins, walk
-from helpers.scenes import scenes
+from helpers.faster_rcnn import changes, level_of, origins, walk
+from helpers.inputs import photos
+from helpers.inputs.scenes import scenes
+from helpers.networks import backbones
+from helpers.networks.detector import load_detector, matches
 
 SIZES = (
     (128, 128),

@@ -12,9 +12,20 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers.canvas import font
-from helpers.detector import load_detector
-from helpers.explorers.pyramid import (
+from helpers.course.explorers.canvas import font
+from helpers.course.explorers.levels import (
+    BATCH,
+    BATCHNORM,
+    EPS_0,
+    FROZEN,
+    LEVELS,
+    MEAN,
+    YOURS,
+    Levels,
+    State,
+)
+from helpers.course.explorers.overlay import Collage
+from helpers.course.explorers.pyramid import (
     COLORS,
     EMPTY,
     FIRST,
@@ -27,9 +38,8 @@ from helpers.explorers.pyramid import (
     PyramidExplorer,
     picture,
 )
-from helpers.levels import BATCH, BATCHNORM, EPS_0, FROZEN, LEVELS, MEAN, YOURS, Levels, State
-from helpers.overlay import Collage
-from helpers.show import PIXELS, activation_map, difference_map
+from helpers.figures import PIXELS, activation_map, difference_map
+from helpers.networks.detector import load_detector
 
 ALL = len(PRESETS)
 

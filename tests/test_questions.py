@@ -20,10 +20,11 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights, fasterrcnn_resnet50_fpn
 from torchvision.ops import FrozenBatchNorm2d
 
-from helpers.backbones import load, stages
-from helpers.lite0 import load_lite0
-from helpers.questions import QUESTIONS, Option, Question
-from helpers.tasks import panel
+from helpers.course.checkers import panel
+from helpers.course.questions import QUESTIONS, Option, Question
+from helpers.networks.backbones import load
+from helpers.networks.lite0 import load_lite0
+from helpers.stages import stages
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.course.checkers import TASKS
+from helpers.implementations import WAYS
 from helpers.measure import kept_for_backward
 from helpers.norms import norm_layers
-from helpers.tasks import TASKS
-from helpers.ways import WAYS
 
 
 def test_eval_mode_saves_no_memory():

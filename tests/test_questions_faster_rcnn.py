@@ -9,9 +9,9 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
-from helpers.detector import load_detector
-from helpers.pyramid import level_of, walk
-from helpers.scenes import scenes
+from helpers.faster_rcnn import level_of, walk
+from helpers.inputs.scenes import scenes
+from helpers.networks.detector import load_detector
 
 
 def test_level_of_a_proposal():

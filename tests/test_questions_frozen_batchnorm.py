@@ -12,10 +12,10 @@ from torchvision.models.detection._utils import overwrite_eps
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
-from helpers.backbones import stages
-from helpers.lite0 import load_lite0
+from helpers.inputs.photos import load_all
+from helpers.networks.lite0 import load_lite0
 from helpers.norms import freeze
-from helpers.photos import load_all
+from helpers.stages import stages
 
 
 def uniform(*shape, seed=0, dtype=torch.float32):

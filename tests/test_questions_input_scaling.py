@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from helpers import photos
-from helpers.detector import detector
-from helpers.pixels import FORMATS, PLAIN, convert, diagnose
+from helpers.inputs import photos
+from helpers.inputs.pixels import FORMATS, PLAIN, convert, diagnose
+from helpers.networks.detector import detector
 
 CHANNELS = (0, 2, 3)
 

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from helpers.detector import evaluate, load_detector
-from helpers.finetune import prepare
+from helpers.fine_tuning import prepare
+from helpers.inputs.scenes import scenes
+from helpers.networks.detector import evaluate, load_detector
 from helpers.norms import norm_layers, recalibrate
-from helpers.scenes import scenes
 
 
 def pool(count=64):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from helpers.runs import difference
-from helpers.show import difference_picture, run_picture
+from helpers.course.pictures import difference_picture, run_picture
+from helpers.course.stored.runs import difference
 
 SERIES = {
     "one": {1: {0: 0.5, 1: 0.7}, 16: {0: 0.9, 1: 0.8}},

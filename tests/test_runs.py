@@ -5,8 +5,8 @@ import statistics
 
 import pytest
 
-from helpers import runs
-from helpers.runs import (
+from helpers.course.stored import runs
+from helpers.course.stored.runs import (
     READINGS,
     by_rate,
     by_seed,

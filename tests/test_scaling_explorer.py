@@ -13,10 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers.detector import detector
-from helpers.explorers import live
-from helpers.explorers import scaling as module
-from helpers.explorers.scaling import (
+from helpers.course.explorers import live
+from helpers.course.explorers import scaling as module
+from helpers.course.explorers.feeding import PRESETS, Box, Feeding, State, formats, pictures
+from helpers.course.explorers.overlay import TAG, Collage, Tags
+from helpers.course.explorers.scaling import (
     FALSE,
     FILL,
     FIRST,
@@ -28,9 +29,8 @@ from helpers.explorers.scaling import (
     ScalingExplorer,
     picture,
 )
-from helpers.feeding import PRESETS, Box, Feeding, State, formats, pictures
-from helpers.overlay import TAG, Collage, Tags
-from helpers.show import BLUE, ORANGE, PIXELS
+from helpers.figures import BLUE, ORANGE, PIXELS
+from helpers.networks.detector import detector
 
 ALL = len(PRESETS)  # the index of "custom"
 EMITTED = list(PRESETS.values())

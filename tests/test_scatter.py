@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from helpers import scatter as module
-from helpers.scatter import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, Axes, scatter
-from helpers.show import PIXELS
+from helpers.course.explorers import scatter as module
+from helpers.course.explorers.scatter import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, Axes, scatter
+from helpers.figures import PIXELS
 
 AXES = Axes((1e-4, 1.0), (0.1, 1000.0), "x", "y")
 WITH_ZERO = Axes((1e-4, 1.0), (0.1, 1000.0), "x", "y", zero=True)

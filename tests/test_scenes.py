@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import photos
-from helpers.scenes import CLASSES, GAIN, GAINS, SHIFTS, SIZE, scenes
+from helpers.inputs import photos
+from helpers.inputs.scenes import CLASSES, GAIN, GAINS, SHIFTS, SIZE, scenes
 
 COUNT = 60
 DIGEST = "53dbac83bacb573d83da5bf23219de9f98ba673e296deb8b65c649b0fcfbaec2"
@@ -26,7 +26,8 @@ PLAIN_PATH = {
 def digest():
     """Of scenes on gray instead of the photos, so that it holds for every JPEG decoder."""
     found = hashlib.sha256()
-    with patch("helpers.scenes._photo", lambda name: np.full((3, 200, 200 + len(name)), 0.4)):
+    photo = "helpers.inputs.scenes._photo"
+    with patch(photo, lambda name: np.full((3, 200, 200 + len(name)), 0.4)):
         for light, shift in [(False, None), (True, None), (True, "texture"), (False, "gain")]:
             for image, target in scenes(40, 7, light, shift):
                 pixels = (image * 255).round().byte()
@@ -84,7 +85,7 @@ def test_images_are_eight_bits_deep(drawn):
 
 def test_boxes_are_tight_around_what_is_visible(monkeypatch):
     black = torch.zeros(1, 3, SIZE, SIZE)
-    monkeypatch.setattr("helpers.scenes._photo", lambda name: black[0].double().numpy())
+    monkeypatch.setattr("helpers.inputs.scenes._photo", lambda name: black[0].double().numpy())
     alone = [scene for scene in scenes(200, 3) if len(scene[1]["labels"]) == 1]
     assert len(alone) > 10
     for image, target in alone:

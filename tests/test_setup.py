@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import sound
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -22,8 +23,6 @@ TARGETS = ["lab", "test", "test-all", "notebooks", "bench", "weights", "constrai
 TARGETS += ["export", "binder-link"]
 CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
 
-sys.path.insert(0, str(ROOT / "tools"))
-import sound  # noqa: E402
 
 
 def requirements(lines):

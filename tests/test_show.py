@@ -8,11 +8,11 @@ import torch
 from matplotlib import colormaps
 from PIL import Image
 
-from helpers import show
+from helpers import figures as show
 from helpers.compare import Comparison, Row
-from helpers.detector import load_detector
-from helpers.pyramid import walk
-from helpers.scenes import CLASSES, scenes
+from helpers.faster_rcnn import walk
+from helpers.inputs.scenes import CLASSES, scenes
+from helpers.networks.detector import load_detector
 
 
 @pytest.fixture

@@ -5,10 +5,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers import backbones, photos
 from helpers.compare import Row, compare
+from helpers.course.explorers.side_by_side import (
+    PRESETS,
+    CannotShow,
+    Side,
+    State,
+    causes,
+    sentence,
+    view,
+)
+from helpers.inputs import photos
+from helpers.networks import backbones
 from helpers.norms import freeze, replace_norms
-from helpers.side_by_side import PRESETS, CannotShow, Side, State, causes, sentence, view
+from helpers.stages import STAGES, stages
 
 RUNNING, FROZEN = ("running statistics",) * 5, ("frozen",) * 5
 RESNET = Side("ResNet-50", RUNNING)
@@ -20,7 +30,7 @@ def state(a=RUNNING, b=RUNNING, network="ResNet-50", **where):
 
 
 def with_kind(stage, kind, kinds=RUNNING):
-    return tuple(kind if s == stage else k for s, k in zip(backbones.STAGES, kinds, strict=True))
+    return tuple(kind if s == stage else k for s, k in zip(STAGES, kinds, strict=True))
 
 
 def test_the_rows_are_those_of_compare():
@@ -37,7 +47,7 @@ def test_the_maps_are_the_stages_own():
     with torch.inference_mode():
         a, b = IMAGE, IMAGE
         for stage in ("stem", "layer1", "layer2"):
-            a, b = (backbones.stages(m)[stage](x) for m, x in ((model, a), (other, b)))
+            a, b = (stages(m)[stage](x) for m, x in ((model, a), (other, b)))
     chosen = state(b=with_kind("layer2", "identity"), stage="layer2", channel=7)
     seen = view(chosen, IMAGE)
     assert torch.allclose(seen.a, a[0, 7]) and torch.allclose(seen.b, b[0, 7])
@@ -68,7 +78,7 @@ def test_the_presets_say_their_cause(preset, words):
 
 
 def test_the_first_stage_that_parts_is_named():
-    for stage in backbones.STAGES:
+    for stage in STAGES:
         seen = view(state(b=with_kind(stage, "frozen, eps 0")), IMAGE)
         first = "the stem" if stage == "stem" else stage
         assert f"Main cause: eps. A and B part from {first} on" in seen.sentence
@@ -102,7 +112,7 @@ def test_causes(a, b, eps, cause):
 
 
 def test_a_sentence_gives_rounding_no_digits():
-    rows = {s: Row((1,), 3e-7, 1e-7, 3.21e-6, 1e-5) for s in backbones.STAGES}
+    rows = {s: Row((1,), 3e-7, 1e-7, 3.21e-6, 1e-5) for s in STAGES}
     words = sentence(state(b=FROZEN), rows, 1e-5)
     assert words == "Rounding at most: no stage parts by more than 1e-5 of max|A|."
 

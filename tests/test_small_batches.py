@@ -1,21 +1,18 @@
 """The script behind the stored runs, on very few scenes: its plan, its rows, stopping, checking."""
 
 import csv
-import importlib.util
 
 import pytest
 import torch
 
+from data.results.small_batches import make
 from helpers import DATA
-from helpers.detector import load_detector
-from helpers.finetune import prepare
+from helpers.course.stored.runs import READINGS
+from helpers.fine_tuning import prepare
+from helpers.networks.detector import load_detector
 from helpers.norms import recalibrate
-from helpers.runs import READINGS
 
 FOLDER = DATA / "results" / "small_batches"
-spec = importlib.util.spec_from_file_location("small_batches", FOLDER / "make.py")
-make = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(make)
 
 RUN = make.Run("train", 2, make.MAIN, 0.01, 0)
 

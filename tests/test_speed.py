@@ -1,7 +1,6 @@
 """The benchmarks behind data/results/speed: what they count, store and combine; no times."""
 
 import json
-import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -9,13 +8,12 @@ import pytest
 import torch
 from torchvision.ops import batched_nms
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from benchmarks import heads, nms, norms, speed
+from helpers import DATA
+from helpers.implementations import CLASSES, WAYS, candidates
 
-from benchmarks import heads, nms, norms, speed  # noqa: E402
-from helpers import DATA  # noqa: E402
-from helpers.nms import CLASSES, candidates  # noqa: E402
-from helpers.ways import WAYS  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
+
 
 FILES = sorted((DATA / "results" / "speed").glob("*.json"))
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers.states import STATES, agreement, table
+from helpers.course.agreement import STATES, agreement, table
 
 CHANNELS = (0, 2, 3)
 

@@ -6,10 +6,10 @@ import shutil
 import nbformat
 import pytest
 
-from helpers import speed
-from helpers.show import power_picture
-from helpers.speed import BASE, BOTH, COPYING, FORWARD, STAGE_4, TWO_LINEAR
-from helpers.ways import bytes_moved
+from helpers.course.pictures import power_picture
+from helpers.course.stored import costs as speed
+from helpers.course.stored.costs import BASE, BOTH, COPYING, FORWARD, STAGE_4, TWO_LINEAR
+from helpers.implementations import bytes_moved
 
 ROOT = speed.FOLDER.parents[2]
 DEVICES = list(speed.devices())

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import runs
-from helpers.explorers import curves, live, reading
-from helpers.explorers.curves import CurvesExplorer
-from helpers.explorers.reading import NAMES, ReadingExplorer
-from helpers.runs import load_runs
+from helpers.course.explorers import curves, live, reading
+from helpers.course.explorers.curves import CurvesExplorer
+from helpers.course.explorers.reading import NAMES, ReadingExplorer
+from helpers.course.stored import runs
+from helpers.course.stored.runs import load_runs
 
 MODULES = {"reading": reading, "curves": curves}
 CLASSES = {"reading": ReadingExplorer, "curves": CurvesExplorer}

@@ -10,14 +10,14 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 from wrong_frozen_batchnorm import prepared
 
-from helpers.exercises import check
-from helpers.tasks import TASKS
-from helpers.tasks.frozen_batchnorm import (
+from helpers.course.checkers import TASKS
+from helpers.course.checkers.frozen_batchnorm import (
     EPS_TRAINED,
     _layers_to_mend,
     _network_in_training,
     _network_to_prepare,
 )
+from helpers.course.exercises import check
 
 
 def answer(key):

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from helpers import together as module
-from helpers.together import together
+from helpers import distributed as module
+from helpers.distributed import together
 
 
 def doubled(number):

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from helpers import backbones, photos
-from helpers.backbones import STAGES
+from helpers.course.explorers.variants import Variants
+from helpers.inputs import photos
+from helpers.networks import backbones
 from helpers.norms import KINDS, replace_norms
-from helpers.variants import Variants
+from helpers.stages import STAGES, stages
 
 
 @pytest.fixture(scope="module", params=["resnet50", "lite0"])
@@ -25,7 +26,7 @@ IMAGE = photos.load("coffee", 96)
 def run(model, image):
     maps = {}
     with torch.inference_mode():
-        for stage, part in backbones.stages(model).items():
+        for stage, part in stages(model).items():
             maps[stage] = image = part(image)
     return maps
 

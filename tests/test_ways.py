@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from helpers.implementations import WAYS, CastFrozen, NativeBatchNorm, bytes_moved
 from helpers.norms import norm_layers
-from helpers.ways import WAYS, CastFrozen, NativeBatchNorm, bytes_moved
 
 SAME = [way for way in WAYS if way not in ("BN train", "identity", "FrozenBN, compiled")]
 

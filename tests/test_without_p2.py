@@ -1,20 +1,17 @@
 """The detector without P2: what it lacks, and how its results are made."""
 
 import csv
-import importlib.util
 
 import pytest
 import torch
 
+from data.results.levels import make
 from helpers import DATA
-from helpers.detector import ANCHORS, load_detector
-from helpers.pyramid import walk
-from helpers.scenes import scenes
+from helpers.faster_rcnn import walk
+from helpers.inputs.scenes import scenes
+from helpers.networks.detector import ANCHORS, load_detector
 
 FOLDER = DATA / "results" / "levels"
-spec = importlib.util.spec_from_file_location("levels", FOLDER / "make.py")
-make = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(make)
 
 
 @pytest.fixture(scope="module")

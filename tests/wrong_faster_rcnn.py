@@ -5,8 +5,8 @@ from functools import partial
 from torch import nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
+from helpers.course.checkers.faster_rcnn import SHAPES
 from helpers.norms import freeze, replace_norms
-from helpers.tasks.faster_rcnn import SHAPES
 
 CHANNELS = [24, 40, 112, 320]
 LAYERS = {f"layer{k}": str(k - 1) for k in (1, 2, 3, 4)}

@@ -1,9 +1,10 @@
-"""Train the scene detector: python data/checkpoints/make.py [--norm group] [--out FOLDER]
+"""Train the scene detector: python -m data.checkpoints.make [--norm group] [--out FOLDER]
 
 Writes detector.pt and its model card, README.md, and prints the sha256 to write into
-helpers/detector.py. With --norm group, the one that notebook 04 compares with, in group_norm/. One
-thread, about 15 minutes; interrupted, the next call goes on from training.part. On one machine and
-with one seed, every run gives the same weights bit for bit. Needs pycocotools, for COCO's AP.
+helpers/networks/detector.py. With --norm group, the one that notebook 04 compares with, in
+group_norm/. One thread, about 15 minutes; interrupted, the next call goes on from training.part.
+On one machine and with one seed, every run gives the same weights bit for bit. Needs pycocotools,
+for COCO's AP.
 """
 
 import argparse
@@ -21,8 +22,9 @@ from torch import nn
 from torchvision.models.detection import FasterRCNN
 from tqdm import tqdm
 
-from helpers import coco
-from helpers.detector import (
+from data import coco
+from helpers.inputs.scenes import SHIFTS, scenes
+from helpers.networks.detector import (
     detect,
     detector,
     evaluate,
@@ -31,8 +33,7 @@ from helpers.detector import (
     packed,
     unpacked,
 )
-from helpers.download import sha256_of
-from helpers.scenes import SHIFTS, scenes
+from helpers.networks.download import sha256_of
 
 HERE = Path(__file__).resolve().parent
 STEPS = 3400
@@ -68,16 +69,16 @@ INPUTS = {
 
 CARD = """# The scene detector{title}
 
-`detector.pt` holds the weights of `helpers.detector.load_detector({argument})`. It and this page
-were made by `python data/checkpoints/make.py{option}`.
+`detector.pt` holds the weights of `helpers.networks.detector.load_detector({argument})`. It and
+this page were made by `python -m data.checkpoints.make{option}`.
 
-**Model.** `helpers.detector.detector()`: torchvision's FasterRCNN, {parameters:,} parameters,
-{layers} with eps 1e-5 in the body. Stored: weights in float16; vectors (affine
+**Model.** `helpers.networks.detector.detector()`: torchvision's FasterRCNN, {parameters:,}
+parameters, {layers} with eps 1e-5 in the body. Stored: weights in float16; vectors (affine
 parameters, running statistics, biases) in float32. {size:.1f} MB, sha256
 `{sha256}`.
 
-**Data.** `helpers.scenes`: {seen:,} scenes, each seen once (seeds {first} to {last}, {images} of
-each). Their backgrounds are pieces of the four [bundled photos]({photos}). So are those
+**Data.** `helpers.inputs.scenes`: {seen:,} scenes, each seen once (seeds {first} to {last},
+{images} of each). Their backgrounds are pieces of the four [bundled photos]({photos}). So are those
 of the held-out scenes: what is new there are the shapes, not the photos.
 
 **Training.** From scratch: {steps} steps of {images} images, AdamW, learning rate up to {rate:g},
@@ -85,8 +86,8 @@ seed {seed}; {minutes:.0f} minutes of processor time on one core.
 {statistics}
 
 **Scores** on {count} held-out scenes (seed {held_out_seed}). Recall and false positives
-(`helpers.detector.evaluate`): at IoU 0.5, of detections with a score of at least 0.5. COCO's AP
-(pycocotools): {precision:.3f}, at IoU 0.5 {at_half:.3f}.
+(`helpers.networks.detector.evaluate`): at IoU 0.5, of detections with a score of at least 0.5.
+COCO's AP (pycocotools): {precision:.3f}, at IoU 0.5 {at_half:.3f}.
 
 {table}
 

@@ -1,4 +1,4 @@
-"""Remake the bundled photos from an installed scikit-image: python data/photos/make.py
+"""Remake the bundled photos from an installed scikit-image: python -m data.photos.make
 
 Prints the sha256 of each file, as README.md lists them (made with scikit-image 0.26.0 and
 Pillow 13.0.0; another JPEG encoder may write other bytes of the same picture).

@@ -1,6 +1,6 @@
 """Remake resnet50_statistics.pt: the running statistics of the stand-in, from the four photos.
 
-    python data/stand_in/make.py
+    python -m data.stand_in.make
 
 Prints the sha256 to write into helpers/backbones.py (STATISTICS_SHA256).
 """
@@ -9,10 +9,10 @@ import os
 
 import torch
 
-from helpers.backbones import STATISTICS, draw_stand_in
-from helpers.download import sha256_of
+from helpers.inputs.photos import load_all
+from helpers.networks.backbones import STATISTICS, draw_stand_in
+from helpers.networks.download import sha256_of
 from helpers.norms import recalibrate
-from helpers.photos import load_all
 
 
 def main() -> None:

@@ -16,21 +16,35 @@ from playwright.sync_api import expect
 from torchvision.ops import batched_nms
 from widgets import LAYOUT, button, labelled, layout, pixels, soon
 
-from helpers import backbones, feeding, photos
-from helpers import levels as pyramid_levels
 from helpers.audit import audit_builder
-from helpers.batches import Statistics, collect, crops
-from helpers.census import build
-from helpers.compare import Row, short
-from helpers.detector import load_detector
-from helpers.explorers import audit, batch, cost, curves, gain, nms, pyramid, reading, scaling
-from helpers.nms import candidates
+from helpers.audit.census import build
+from helpers.batch_statistics import Statistics, collect, crops
+from helpers.compare import Row
+from helpers.course.explorers import (
+    audit,
+    batch,
+    cost,
+    curves,
+    feeding,
+    gain,
+    nms,
+    pyramid,
+    reading,
+    scaling,
+)
+from helpers.course.explorers import levels as pyramid_levels
+from helpers.course.explorers.side_by_side import NETWORKS, PRESETS, Side, State, sentence
+from helpers.course.stored.costs import costs
+from helpers.course.stored.runs import RATE, by_seed, load_runs, mean
+from helpers.figures import heatmap
+from helpers.implementations import candidates
+from helpers.inputs import photos
+from helpers.inputs.pixels import convert
+from helpers.networks import backbones
+from helpers.networks.detector import load_detector
 from helpers.norms import norm_layers, replace_norms
-from helpers.pixels import convert
-from helpers.runs import RATE, by_seed, load_runs, mean
-from helpers.show import heatmap
-from helpers.side_by_side import NETWORKS, PRESETS, Side, State, sentence
-from helpers.speed import costs
+from helpers.stages import STAGES, stages
+from helpers.text import short
 
 
 class Explorer(NamedTuple):
@@ -81,11 +95,11 @@ def features(side: Side, photo: str | bytes) -> dict[str, torch.Tensor]:
     """Stage → feature map (C,H,W)."""
     model = backbones.load(NETWORKS[side.network])
     x = getattr(model, "normalize", lambda image: image)(photos.load(photo))
-    for stage, kind in zip(backbones.STAGES, side.kinds, strict=True):
+    for stage, kind in zip(STAGES, side.kinds, strict=True):
         model = replace_norms(model, kind, stages=stage, share_weights=True)
     found = {}
     with torch.inference_mode():
-        for stage, part in backbones.stages(model.eval()).items():
+        for stage, part in stages(model.eval()).items():
             found[stage] = x = part(x)
     return {stage: x[0] for stage, x in found.items()}
 
@@ -100,7 +114,7 @@ def expected(state: State, photo: bytes | None = None) -> dict:
     """What FRAME must find. `photo` is the content of the file that `state.photo` names."""
     a, b = (features(side, photo or state.photo) for side in (state.a, state.b))
     rows, words, bars = {}, [], []
-    for stage in backbones.STAGES:
+    for stage in STAGES:
         rows[stage] = Row.of(a[stage], b[stage])
         most, size = (a[stage] - b[stage]).abs().max().item(), a[stage].abs().max().item()
         bars.append(100 * log10(min(max(most / size, 1e-8), 10) / 1e-8) / 9)

@@ -4,16 +4,13 @@ import hashlib
 import json
 import re
 import shutil
-import sys
 
+import export
 import pytest
 from explorers import EXPLORERS
 from lab import ABOUT_ITSELF, ROOT, Keyboard, Mouse, clean_page, find_chromium, stored
 from playwright.sync_api import expect
 from widgets import LAYOUT, answers, button, layout
-
-sys.path.insert(0, str(ROOT / "tools"))
-import export  # noqa: E402
 
 pytestmark = pytest.mark.browser
 

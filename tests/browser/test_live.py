@@ -37,14 +37,14 @@ from PIL import Image
 from playwright.sync_api import expect
 from widgets import CONTRAST, CUT_OFF, LAYOUT, answers, button, labelled, layout, soon
 
-from helpers import levels as pyramid_levels
-from helpers.backbones import STAGES
-from helpers.explorers import cost, nms, pyramid
-from helpers.explorers.batch import SIZES
-from helpers.explorers.curves import State as CurvesState
-from helpers.explorers.reading import State as ReadingState
-from helpers.side_by_side import PRESETS, Side
-from helpers.speed import BOTH, devices
+from helpers.course.explorers import cost, nms, pyramid
+from helpers.course.explorers import levels as pyramid_levels
+from helpers.course.explorers.batch import SIZES
+from helpers.course.explorers.curves import State as CurvesState
+from helpers.course.explorers.reading import State as ReadingState
+from helpers.course.explorers.side_by_side import PRESETS, Side
+from helpers.course.stored.costs import BOTH, devices
+from helpers.stages import STAGES
 
 pytestmark = pytest.mark.browser
 TODAY = PRESETS["Today"]

@@ -11,7 +11,7 @@ from lab import stored
 from PIL import Image
 from playwright.sync_api import expect
 
-from helpers.questions import QUESTIONS
+from helpers.course.questions import QUESTIONS
 
 # Relative to the box, so that scrolling does not count; with the top of the cell below.
 LAYOUT = """box => {

@@ -1,6 +1,6 @@
 """What eight accidents of the loader cost the trained detector: scores.csv.
 
-    python data/results/input_scaling/make.py
+    python -m data.results.input_scaling.make
 
 About 3 minutes on one core. A row is written as its accident is done; started again, the rows that
 are there stay.
@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from helpers.detector import evaluate, load_detector
-from helpers.pixels import accidents
-from helpers.scenes import scenes
+from helpers.inputs.pixels import accidents
+from helpers.inputs.scenes import scenes
+from helpers.networks.detector import evaluate, load_detector
 
 HERE = Path(__file__).resolve().parent
 SCENES, SEED = 600, 20180611  # none of training's, which are above a million and below two

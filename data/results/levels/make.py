@@ -1,6 +1,6 @@
 """What a detector without P2 finds, by the size of the objects: recall.csv.
 
-    python data/results/levels/make.py
+    python -m data.results.levels.make
 
 Trains it as data/checkpoints/make.py trained the one with P2, but for its finest level: the FPN
 stands on layer2 to layer4, so its strides are 8 to 64. Its anchors are those of the other detector
@@ -9,7 +9,6 @@ goes on.
 """
 
 import csv
-import importlib.util
 import os
 from collections import Counter
 from pathlib import Path
@@ -21,8 +20,9 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import MultiScaleRoIAlign
 from tqdm import tqdm
 
-from helpers import DATA
-from helpers.detector import (
+from data.checkpoints import make as training
+from helpers.inputs.scenes import scenes
+from helpers.networks.detector import (
     CANONICAL_SCALE,
     FPN_WIDTH,
     WIDTHS,
@@ -31,7 +31,6 @@ from helpers.detector import (
     load_detector,
     matches,
 )
-from helpers.scenes import scenes
 
 HERE = Path(__file__).resolve().parent
 SCENES, SEED = 600, 20180611  # none of training's, which are above a million and below two
@@ -59,7 +58,7 @@ def without_p2() -> FasterRCNN:
 
 @torch.no_grad()
 def found_by_size(model: FasterRCNN, count: int = SCENES) -> list[tuple[int, int]]:
-    """(objects, found) for each of SIZES, as helpers.detector.rate counts them."""
+    """(objects, found) for each of SIZES, as helpers.networks.detector.rate counts them."""
     objects, found = Counter(), Counter()
     for image, target in tqdm(scenes(count, SEED), unit="scene", disable=None):
         [result] = model([image])
@@ -75,9 +74,6 @@ def found_by_size(model: FasterRCNN, count: int = SCENES) -> list[tuple[int, int
 
 def main(steps: int | None = None, count: int = SCENES, out: Path = HERE) -> None:
     torch.set_num_threads(1)
-    spec = importlib.util.spec_from_file_location("train", DATA / "checkpoints" / "make.py")
-    training = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(training)
     part = out / "training.part"
     model, _ = training.train(0, part, steps or training.STEPS, build=without_p2)
     rows = []

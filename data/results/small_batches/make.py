@@ -1,12 +1,12 @@
 """Fine-tune the scene detector with 1, 2, 4 or 16 images normalized together, for notebook 04.
 
-    python data/results/small_batches/make.py [--table runs|extra] [--workers 2]
+    python -m data.results.small_batches.make [--table runs|extra] [--workers 2]
 
 Writes runs.csv (six seeds on one shift) and extra.csv (three seeds on the others), a row for each
 way of reading the statistics; and curves.csv, distances.csv. About a minute and a half of one core
 for each run. A run's rows are written as it ends; started again, finished runs stay.
 
-    python data/results/small_batches/make.py --check 10
+    python -m data.results.small_batches.make --check 10
 
 runs every tenth finished run again, and compares.
 """
@@ -26,17 +26,18 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.detection import FasterRCNN
 from tqdm import tqdm
 
-from helpers import coco
-from helpers.backbones import STAGES, stages
-from helpers.batches import collect
-from helpers.detector import detect, load_detector, normalize, rate
-from helpers.finetune import PER_UPDATE, MovingAverages, corrected, finetune, prepare
+from data import coco
+from helpers.batch_statistics import collect
+from helpers.course.stored.runs import RATE
+from helpers.fine_tuning import PER_UPDATE, finetune, prepare
+from helpers.inputs.scenes import Scene, scenes
+from helpers.networks.detector import detect, load_detector, normalize, rate
 from helpers.norms import norm_layers, recalibrate, replace_norms
-from helpers.runs import RATE
-from helpers.scenes import Scene, scenes
+from helpers.stages import STAGES, stages
 
 HERE = Path(__file__).resolve().parent
 SIZES = (1, 2, 4, 16)
@@ -79,6 +80,48 @@ COLUMNS = {
     "curves": (*RUN, "update", "loss", "statistics", "recall"),
     "distances": (*RUN, "stage", "batch", "moving_average", "corrected"),
 }
+
+
+class MovingAverages:
+    """Running statistics averaged with another momentum than the layers' own, beside these.
+
+    Call `update` after every forward pass in train mode.
+    """
+
+    def __init__(self, model: nn.Module, momentum: float):
+        self.momentum = momentum
+        self.layers = {
+            name: layer
+            for name, layer in norm_layers(model).items()
+            if isinstance(layer, _BatchNorm) and layer.training
+        }
+        self.before = self._running()
+        self.averages = self._running()
+
+    @torch.no_grad()
+    def update(self) -> None:
+        after = self._running()
+        for name, average in self.averages.items():
+            moved, own = after[name] - self.before[name], self._momentum(name)
+            batch = self.before[name] + moved / own  # running = before + own·(batch − before)
+            average += self.momentum * (batch - average)
+        self.before = after
+
+    def _momentum(self, name: str) -> float:
+        return self.layers[name.rpartition(".")[0]].momentum
+
+    def _running(self) -> dict[str, Tensor]:
+        return {
+            f"{name}.{kind}": getattr(layer, kind).clone()
+            for name, layer in self.layers.items()
+            for kind in ("running_mean", "running_var")
+        }
+
+
+def corrected(momentum: float, batch_size: int) -> float:
+    """The momentum with which a moving average reaches back over as many images at `batch_size` as
+    with `momentum` at PER_UPDATE images a batch."""
+    return 1 - (1 - momentum) ** (batch_size / PER_UPDATE)
 
 
 def plan(table: str) -> list[Run]:
@@ -207,7 +250,7 @@ def batch_distances(body: nn.Module, images: Tensor, batch_size: int) -> dict[st
     """How far the statistics of test batches lie from recalibrated ones, by stage.
 
     For the stage's first layer: root mean square over batches and channels of
-    helpers.batches.Statistics.difference, in standard deviations.
+    helpers.batch_statistics.Statistics.difference, in standard deviations.
     """
     found = collect(Body(body), images)
     return {

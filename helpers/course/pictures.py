@@ -1,0 +1,310 @@
+"""The figures that one lesson uses."""
+
+from collections.abc import Mapping, Sequence
+from textwrap import fill
+
+import numpy as np
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from helpers.batch_statistics import Statistics
+from helpers.course.stored.runs import BySeed, Difference, mean
+from helpers.faster_rcnn import SURE, Walk
+from helpers.figures import BLACK, BLUE, DPI, ORANGE, PIXELS, SERIES, figure
+from helpers.text import short
+
+Series = Mapping[str, Sequence[tuple[float, float]]]
+
+
+def variance_picture(variances: Mapping[str, Tensor], eps_trained: float, eps_layer: float):
+    """Above, the scale error by running variance; below, the channels at theirs, group by group.
+
+    `variances`: group → running variances (C,). The scale error sqrt((v + eps_trained) / (v +
+    eps_layer)) is how many times too large the layer's scale is. Returns the figure and its
+    description. Channels of variance 0 have no place on the axes, and are counted.
+    """
+    fig, (top, bottom) = figure(2, 1, height=4.4, sharex=True, height_ratios=(2, 3))
+    lowest = min(v[v > 0].min().item() for v in variances.values())
+    highest = max(v.max().item() for v in variances.values())
+    v = np.geomspace(lowest / 2, highest * 2, 200)
+    top.loglog(v, np.sqrt((v + eps_trained) / (v + eps_layer)) - 1, color=BLACK, lw=2)
+    top.set_ylabel("scale error − 1")
+    words = []
+    for row, ((group, v), (color, *_)) in enumerate(zip(variances.items(), SERIES, strict=False)):
+        v = v.detach().double()
+        spread = (np.arange(len(v)) * 0.618034) % 1 * 0.7 - 0.35
+        bottom.plot(v, row + spread, ".", color=color, ms=3)
+        error = ((v.median() + eps_trained) / (v.median() + eps_layer)).sqrt().item() - 1
+        zeros = f"; {(v == 0).sum()} have variance 0 and are not drawn" if (v == 0).any() else ""
+        words.append(
+            f"{group} {len(v):,} channels, median variance {short(v.median().item(), 2)} "
+            f"(scale off by {short(error, 2)}){zeros}"
+        )
+    bottom.set(yticks=range(len(variances)), yticklabels=list(variances), ylim=(len(words), -0.6))
+    bottom.set_xlabel("running variance of a channel (one dot each)")
+    bottom.set_ylim(len(words) - 0.4, -0.6)
+    run, trained = short(eps_layer), short(eps_trained)
+    return fig, f"Scale error by variance, eps {run} instead of {trained}: {'; '.join(words)}."
+
+
+def format_picture(photo: Tensor, stored: Mapping[str, Tensor]):
+    """A photo as it is stored in several formats, each shown as if it were RGB in 0–1.
+
+    Shapes: all (1,3,H,W). Formats less than a 200th of their range apart share a panel. Returns
+    the figure and its description.
+    """
+    alike: dict[str, Tensor] = {}
+    for name, x in stored.items():
+        reach = (x.max() - x.min()) / 200
+        names = next((names for names, y in alike.items() if _near(x, y, reach)), None)
+        alike[f"{names}, {name}" if names else name] = alike.pop(names) if names else x
+    titles, words = ["photo"], []
+    for names, x in alike.items():
+        outside = 100 * ((x < 0) | (x > 1)).float().mean().item()
+        titles.append(fill(f"{names}: {outside:.0f}\u00a0%", 24))
+        words.append(f"{names} {outside:.0f} %")
+    fig, axes = figure(1, len(titles), height=3.2, squeeze=False)
+    for panel, title, x in zip(axes.flat, titles, [photo, *alike.values()], strict=True):
+        half = x[0, :, ::2, ::2].permute(1, 2, 0).clamp(0, 1).numpy()  # four times fewer bytes
+        panel.imshow(half, interpolation="nearest")
+        panel.set_title(title, fontsize=10)
+        panel.set(xticks=[], yticks=[])
+        panel.spines[:].set_visible(False)
+    return fig, f"A photo in {len(stored)} formats, outside of 0–1: {'; '.join(words)}."
+
+
+def _near(x: Tensor, y: Tensor, reach: Tensor) -> bool:
+    return bool((x - y).abs().max() < reach)
+
+
+def score_picture(rows: Mapping[str, Mapping[str, str]]):
+    """Recall and false positives by what happened to the input, the best recall first.
+
+    `rows`: name → "recall" and "false_positives", as text. Returns the figure and its description.
+    """
+    order = sorted(rows, key=lambda name: float(rows[name]["recall"]), reverse=True)
+    fig, (left, right) = figure(1, 2, height=3.9, sharey=True)
+    words = []
+    for axis, column, color, digits in (
+        (left, "recall", BLUE, 2),
+        (right, "false_positives", ORANGE, 2),
+    ):
+        values = [float(rows[name][column]) for name in order]
+        bars = axis.barh(order, values, color=color, height=0.6)
+        axis.bar_label(bars, [f"{value:.{digits}f}" for value in values], padding=4, fontsize=10)
+        axis.set_xlim(0, 1.18 * max(values))
+    left.set_xlabel("recall at IoU 0.5")
+    right.set_xlabel("wrong boxes per image")
+    left.invert_yaxis()
+    for name in order:
+        recall, wrong = (float(rows[name][c]) for c in ("recall", "false_positives"))
+        words.append(f"{name} {recall:.2f} and {wrong:.2f}")
+    return fig, f"Recall, and wrong boxes per image: {'; '.join(words)}."
+
+
+def run_picture(series: Mapping[str, Mapping[int, BySeed]], quantity: str):
+    """Every run a dot, by batch size; a line through the means of each series.
+
+    `series`: label → batch size → seed → value. Returns the figure and its description.
+    """
+    fig, axes = figure(height=3.8)
+    sizes = sorted({size for runs in series.values() for size in runs})
+    words = []
+    for number, ((label, runs), (color, marker, line)) in enumerate(
+        zip(series.items(), SERIES, strict=False)
+    ):
+        at = [sizes.index(size) + 0.16 * (number - (len(series) - 1) / 2) for size in runs]
+        means = [mean(values) for values in runs.values()]
+        axes.plot(at, means, ls=line, color=color, lw=2)
+        axes.plot([], [], ls=line, color=color, marker=marker, lw=2, label=label)
+        for x, values in zip(at, runs.values(), strict=True):
+            aside = 0.012 * (np.arange(len(values)) - (len(values) - 1) / 2)
+            axes.plot(x + aside, values.values(), marker, color=color, ms=5, mec="white", mew=0.5)
+        each = ", ".join(f"{short(m, 2)} at {size}" for m, size in zip(means, runs, strict=True))
+        words.append(f"{label}: {each}")
+    axes.set_xticks(range(len(sizes)), [f"B = {size}" for size in sizes])
+    axes.set(ylabel=quantity, ylim=(0, None))
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
+    title = f"{quantity[:1].upper()}{quantity[1:]}"
+    return fig, f"{title} by batch size, means of the runs: {'; '.join(words)}."
+
+
+def difference_picture(pairs: Mapping[str, Difference], quantity: str):
+    """A row per comparison: every pair's difference a dot, their mean with its interval a bar.
+
+    Returns the figure and its description.
+    """
+    fig, axes = figure(height=0.42 * len(pairs) + 1.3)
+    for row, found in enumerate(pairs.values()):
+        axes.barh(row, found.high - found.low, 0.3, found.low, color=BLUE, alpha=0.3, zorder=1)
+        axes.plot([found.mean] * 2, [row - 0.24, row + 0.24], color=BLUE, lw=2.5, zorder=2)
+        up = row + 0.06 * (np.arange(len(found.pairs)) - (len(found.pairs) - 1) / 2)
+        axes.plot(found.pairs, up, "o", color=ORANGE, ms=5, mec="white", mew=0.5, zorder=3)
+    axes.axvline(0, color=BLACK, lw=1.2, zorder=0)
+    axes.set_yticks(range(len(pairs)), list(pairs))
+    axes.set(xlabel=f"difference of {quantity}", ylim=(len(pairs) - 0.5, -0.5))
+    words = "; ".join(f"{name}: {found}" for name, found in pairs.items())
+    return fig, f"Paired differences of {quantity}. {words}."
+
+
+def batch_picture(channel: Statistics, sizes: Sequence[int]):
+    """A row per batch size: histograms of a batch's images, and what its variance is made of.
+
+    `channel`: Statistics of one channel. Left, a typical batch: all its values filled, those of
+    each image in outline (below 10 images), and the images' means. Right, the mean of a batch's
+    variance, over all batches of that size from the pool. Returns the figure and its description.
+    """
+    fig, axes = figure(len(sizes), 2, height=1.25 * len(sizes) + 0.6, sharex="col", squeeze=False)
+    pool = channel.expected_variance(len(channel)).item()
+    within, between = 100 * channel.within.item() / pool, 100 * channel.between.item() / pool
+    edges, words = channel.edges[0], []
+    for (left, right), size in zip(axes, sizes, strict=True):
+        batches = channel.batches(size)
+        batch = batches[channel.typical(batches)]
+        images = channel.histograms[batch, 0] / size
+        height = images.sum(0).max()
+        left.stairs(images.sum(0), edges, color="#d0d0d0", fill=True)
+        for values in images if size < 10 else ():
+            left.stairs(values, edges, color=BLACK)
+        means = channel.means[batch, 0]
+        left.plot(means, 0 * means - 0.09 * height, "^", color=ORANGE, ms=5, alpha=0.8)
+        left.set(yticks=[], ylabel=f"B = {size}", ylim=(-0.2 * height, 1.1 * height))
+        part = (1 - 1 / size) * between
+        share = f"{within + part:.0f} %"
+        right.barh(0, within, color=BLUE, height=0.5)
+        right.barh(0, part, left=within, color=ORANGE, height=0.5, hatch="///", edgecolor="white")
+        right.axvline(100, color=BLACK, ls="--", lw=1.2, clip_on=False)
+        right.text(103, 0, share, va="center", fontsize=10)
+        right.set(yticks=[], ylim=(-0.5, 0.5), xlim=(0, 122), xticks=range(0, 101, 20))
+        words.append(f"{share} at B = {size}")
+    axes[-1, 0].set_xlabel("value before the layer")
+    axes[-1, 1].set_xlabel("variance of a batch, on average (% of all images')")
+    axes[0, 0].set_title("one batch (gray), its images (lines), their means (▲)", fontsize=10)
+    axes[0, 1].set_title("within images (plain), between them (striped)", fontsize=10)
+    axes[0, 1].text(99, 0.33, f"all {len(channel)} ", ha="right", va="center", fontsize=9)
+    return fig, (
+        f"Variance of a batch, on average, as a share of that of all {len(channel)} images: "
+        f"{', '.join(words)}. In each, {within:.0f} points are within images."
+    )
+
+
+def block_picture(blocks: Mapping[str, Sequence[tuple[Tensor, bool]]], limit: float):
+    """Every channel at its running variance, layer by layer; per block, how many below `limit`.
+
+    `blocks`: block → its layers in order, each as running variances (C,) and whether to mark them:
+    marked ones are orange triangles. Channels of variance 0 have no place on the log axis, and are
+    not counted as below. Returns the figure and its description.
+    """
+    fig, axes = figure(height=4.4)
+    values = [v.detach().double() for layers in blocks.values() for v, _ in layers]
+    lowest = min(v[v > 0].min().item() for v in values if (v > 0).any())
+    row, layer, ticks, words = min(lowest, limit) / 4, 0, [], []
+    for shaded, (block, layers) in enumerate(blocks.items()):
+        first, below = layer, 0
+        for v, marked in layers:
+            v = v.detach().double()
+            v = v[v > 0]
+            color, mark = (ORANGE, "^") if marked else (BLUE, "o")
+            axes.plot(layer + np.linspace(0.15, 0.85, len(v)), v, mark, color=color, ms=2.5)
+            below, layer = below + int((v < limit).sum()), layer + 1
+        if shaded % 2:
+            axes.axvspan(first, layer, color="#ececec", lw=0, zorder=0)
+        ticks.append((first + layer) / 2)
+        if below:
+            axes.text(ticks[-1], row, f"{below}", ha="center", va="center", fontsize=10)
+            words.append(f"{block} {below}")
+    axes.axhline(limit, color=BLACK, ls="--", lw=1.5)
+    axes.text(0.2, row, f"channels below {short(limit)}:", va="center", fontsize=10)
+    axes.set(yscale="log", xlim=(0, layer), ylim=(row / 2, None), ylabel="running variance")
+    axes.set_xticks(ticks, list(blocks), rotation=90, fontsize=9)
+    axes.tick_params(axis="x", length=0)
+    held = ", ".join(words) or "none"
+    return fig, (
+        f"Running variance of {sum(map(len, values)):,} channels in {layer} layers. Below "
+        f"{short(limit)}, by block: {held}."
+    )
+
+
+def power_picture(panels: Mapping[str, Series], over: str, quantity: str, line: str | None = None):
+    """A panel for each of `panels`: quantity by `over`, all axes logarithmic and the same.
+
+    `panels`: title → label → (x, y) points, the smallest x first; the one labelled `line` is drawn
+    without marks, one that has an x twice without a line. Returns the figure and its description,
+    which has both ends of each.
+    """
+    fig, axes = figure(1, len(panels), height=3.9, sharex=True, sharey=True, squeeze=False)
+    words = []
+    for axis, (title, series) in zip(axes[0], panels.items(), strict=True):
+        styles = iter(SERIES)
+        for label, points in series.items():
+            x, y = zip(*points, strict=True)
+            if label == line:
+                axis.plot(x, y, color=BLACK, lw=1.5, label=label)
+            else:
+                color, marker, dashes = next(styles)
+                dashes = dashes if len(set(x)) == len(x) else ""
+                axis.plot(x, y, color=color, marker=marker, ms=5, lw=1, ls=dashes, label=label)
+        axis.set(xscale="log", yscale="log", xlabel=over)
+        axis.set_title(title, fontsize=11)
+        each = "; ".join(f"{label} {_ends(points)}" for label, points in series.items())
+        words.append(f"{title}: {each}.")
+    axes[0][0].set_ylabel(quantity)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper left", ncols=len(labels), frameon=False)
+    return fig, f"{quantity[:1].upper()}{quantity[1:]} by {over}, from, to. {' '.join(words)}"
+
+
+def _ends(points: Sequence[tuple[float, float]]) -> str:
+    (low, first), (high, last) = points[0], points[-1]
+    return f"{short(first, 2)} at {short(low, 2)} to {short(last, 2)} at {short(high, 2)}"
+
+
+def box_picture(image: Tensor, walked: Walk, classes: Sequence[str], best: int = 15):
+    """A panel per level that is pooled from, with its `best` proposals, and one with the boxes.
+
+    `image` (3,H,W) in 0–1, and its walk; `classes`: names by label. Drawn are boxes with a score of
+    at least SURE, beside them the level that they are pooled from. Returns the figure and its
+    description.
+    """
+    levels = walked.pooled_from.unique().tolist()
+    height = 0.95 * PIXELS / DPI / (len(levels) + 1) * image.shape[1] / image.shape[2] + 0.75
+    fig, axes = figure(1, len(levels) + 1, height, squeeze=False)
+    for axis in axes.flat:
+        axis.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest")
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    rows, columns = (given / got for given, got in zip(image.shape[1:], walked.size, strict=True))
+    counts = []
+    for axis, level in zip(axes.flat, levels, strict=False):
+        here = walked.proposals[walked.pooled_from == level]
+        counts.append(f"{len(here)} from P{level}")
+        axis.set_title(f"P{level}: the best {min(best, len(here))} of {len(here)}", fontsize=10)
+        for box in here[:best]:
+            _draw_box(axis, box * box.new_tensor([columns, rows] * 2), level)
+    sure, names = walked.result["scores"] >= SURE, []
+    axes.flat[-1].set_title(f"boxes with a score ≥ {SURE}", fontsize=10)
+    for box, label, source in zip(
+        walked.result["boxes"][sure],
+        walked.result["labels"][sure],
+        walked.source[sure],
+        strict=True,
+    ):
+        level = walked.pooled_from[source].item()
+        names.append(f"{classes[label]} P{level}")
+        _draw_box(axes.flat[-1], box, level, names[-1])
+    return fig, (
+        f"Proposals by the level that they are pooled from: {', '.join(counts) or 'none'}. Boxes: "
+        f"{', '.join(names) or 'none'}."
+    )
+
+
+def _draw_box(axis, xyxy: Tensor, level: int, words: str = "") -> None:
+    left, top, right, bottom = xyxy.tolist()
+    color, _, line = SERIES[level - 2]
+    for width, shade, style in ((3.5, "white", "-"), (1.8, color, line)):  # seen on any image
+        edge = Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False)
+        edge.set(edgecolor=shade, linewidth=width, linestyle=style)
+        axis.add_patch(edge)
+    if words:
+        said = axis.text(left, top - 1.5, words, fontsize=9, color="white", va="bottom")
+        said.set_bbox({"facecolor": color, "edgecolor": "none", "pad": 1.2})

@@ -1,0 +1,1 @@
+"""Readers of data/results and data/golden."""

@@ -1,0 +1,294 @@
+"""torchvision's Faster R-CNN run by hand, and what lies between an image and its boxes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import log2
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.ops import (
+    MultiScaleRoIAlign,
+    batched_nms,
+    clip_boxes_to_image,
+    remove_small_boxes,
+    roi_align,
+)
+
+from helpers.networks.detector import matches
+
+SURE, CLOSE = 0.5, 0.9  # the score of a box that counts; the IoU from which on it is the same
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """What lies between one image and its boxes; xyxy in pixels of the resized image.
+
+    `image` (1,3,H,W): normalized, resized and padded; `size`: its height and width before padding.
+    `body`: C2 … C5 → (1,C,h,w), `pyramid`: P2 … P6 → (1,C,h,w). `anchors`, `objectness`: P2 … P6
+    → (n,4) and (n). `proposals` (p,4) and their `scores` (p), the best first, as clipped to the
+    image; `proposed_by` (p), the level on whose anchors each stands; `pooled_from` (p), the level
+    from which each is pooled, both as the 2 of P2. `result`: boxes (d,4) in pixels of the image as
+    it was given, labels and scores (d), the best first; `source` (d): the proposal behind each.
+    """
+
+    image: Tensor
+    size: tuple[int, int]
+    body: dict[str, Tensor]
+    pyramid: dict[str, Tensor]
+    anchors: dict[str, Tensor]
+    objectness: dict[str, Tensor]
+    proposals: Tensor
+    scores: Tensor
+    proposed_by: Tensor
+    pooled_from: Tensor
+    result: dict[str, Tensor]
+    source: Tensor
+
+    @property
+    def sides(self) -> Tensor:
+        """The square root of each proposal's area, in px: (p)."""
+        return (self.proposals[:, 2:] - self.proposals[:, :2]).prod(1).sqrt()
+
+    @property
+    def maps(self) -> dict[str, Tensor]:
+        """C2 … C5 and P2 … P6."""
+        return self.body | self.pyramid
+
+
+@torch.inference_mode()
+def walk(model: FasterRCNN, image: Tensor) -> Walk:
+    """What `model([image])` does in eval mode, bit for bit, one step at a time.
+
+    `image`: floating point (3,H,W), RGB in 0–1. The steps are those of torchvision 0.29
+    (GeneralizedRCNN.forward, RegionProposalNetwork.filter_proposals, MultiScaleRoIAlign and
+    RoIHeads.postprocess_detections), for one image, eval mode and a backbone with an FPN whose
+    levels halve. One thing is done otherwise: MultiScaleRoIAlign infers its strides from the first
+    image it ever sees and keeps them, also where that image is so thin that they come out wrong;
+    here they are those of the maps.
+
+    TypeError for another kind of model or image; ValueError in train mode, for another shape, and
+    for what is not finite on the way, with the step that it was met at.
+    """
+    check_input(model, image)
+    images, _ = model.transform([image])
+    [size] = images.image_sizes
+    body = model.backbone.body(images.tensors)
+    features = model.backbone.fpn(body)
+    rows = images.tensors.shape[-2]
+    levels = {name: round(log2(rows / x.shape[-2])) for name, x in features.items()}
+    names = [f"P{level}" for level in levels.values()]
+    _finite("the pyramid", *features.values())
+
+    objectness, deltas = model.rpn.head(list(features.values()))
+    anchors = model.rpn.anchor_generator(images, list(features.values()))
+    counts = [x.numel() for x in objectness]
+    logits = torch.cat([x[0].permute(1, 2, 0).reshape(-1) for x in objectness])
+    deltas = [x[0].unflatten(0, (-1, 4)).permute(2, 3, 0, 1).reshape(-1, 4) for x in deltas]
+    _finite("the region proposal network", logits, *deltas)
+    boxes = model.rpn.box_coder.decode(torch.cat(deltas), anchors)[:, 0]
+    proposals, scores, by = _best_proposals(model.rpn, boxes, logits, counts, size)
+    proposed_by = torch.tensor(list(levels.values()), device=by.device)[by]
+
+    pooler = model.roi_heads.box_roi_pool
+    pooled_from = level_of(proposals, pooler, levels)
+    of_level = {levels[name]: x for name, x in features.items()}
+    pooled = _pooled(pooler, of_level, proposals, pooled_from)
+    class_logits, box_deltas = model.roi_heads.box_predictor(model.roi_heads.box_head(pooled))
+    _finite("the box head", class_logits, box_deltas)
+    result, source = _detections(model.roi_heads, class_logits, box_deltas, proposals, size)
+    [result] = model.transform.postprocess([result], [size], [tuple(image.shape[-2:])])
+    return Walk(
+        image=images.tensors,
+        size=tuple(size),
+        body={f"C{levels[name]}": x for name, x in body.items()},
+        pyramid=dict(zip(names, features.values(), strict=True)),
+        anchors=dict(zip(names, anchors[0].split(counts), strict=True)),
+        objectness=dict(zip(names, logits.split(counts), strict=True)),
+        proposals=proposals,
+        scores=scores,
+        proposed_by=proposed_by,
+        pooled_from=pooled_from,
+        result=result,
+        source=source,
+    )
+
+
+class Changes(NamedTuple):
+    """What became of the proposals and the sure boxes of A in B; `boxes` and `new` are counts.
+
+    `moved` of the `proposals` of A have none within a pixel in B. Of its `boxes`, those with a
+    score of at least SURE, `lost` have none of their class in B that overlaps by CLOSE or more;
+    `new` ones of B have none in A.
+    """
+
+    proposals: int
+    moved: int
+    boxes: int
+    lost: int
+    new: int
+
+
+def changes(a: Sequence[Walk], b: Sequence[Walk]) -> Changes:
+    """What changes from A to B, walks of the same images in order."""
+    counts = [_changes(x, y) for x, y in zip(a, b, strict=True)]
+    return Changes(*map(sum, zip(*counts, strict=True)))
+
+
+def _changes(a: Walk, b: Walk) -> Changes:
+    apart = (a.proposals[:, None] - b.proposals).abs().amax(2)
+    moved = len(a.proposals) if not len(b.proposals) else (apart.amin(1) > 1).sum().item()
+    before, after = (
+        {k: v[w.result["scores"] >= SURE] for k, v in w.result.items()} for w in (a, b)
+    )
+    same = len(matches(after, before, CLOSE))
+    boxes = len(before["scores"])
+    return Changes(len(a.proposals), moved, boxes, boxes - same, len(after["scores"]) - same)
+
+
+class Origin(NamedTuple):
+    """Where an object was found: levels as the 2 of P2, None for one that was not found.
+
+    `side`: the square root of its area, in px.
+    """
+
+    side: float
+    proposed_by: int | None = None
+    pooled_from: int | None = None
+
+
+def origins(walked: Walk, target: Mapping[str, Tensor]) -> list[Origin]:
+    """For each object of `target`, boxes (n,4) and labels (n), the way it was found.
+
+    By a box of its class with a score of at least SURE and an IoU of at least 0.5, as in
+    helpers.networks.detector.matches.
+    """
+    sure = walked.result["scores"] >= SURE
+    taken = matches({name: values[sure] for name, values in walked.result.items()}, target)
+    by = {found: walked.source[sure][detection] for detection, found in taken.items()}
+    sides = (target["boxes"][:, 2:] - target["boxes"][:, :2]).prod(1).sqrt().tolist()
+    levels = (walked.proposed_by, walked.pooled_from)
+    return [
+        Origin(side, *(level[by[i]].item() for level in levels)) if i in by else Origin(side)
+        for i, side in enumerate(sides)
+    ]
+
+
+def level_of(boxes: Tensor, pooler: MultiScaleRoIAlign, levels: Mapping[str, int]) -> Tensor:
+    """The level from which each of `boxes` (n,4) is pooled, as the 2 of P2: int64 (n).
+
+    floor(4 + log2(sqrt(area) / 224) + 1e-6), clipped to the levels that are pooled from; 4 and 224
+    are the pooler's canonical level and scale. `levels`: name of each map → its level. Equation 1
+    of arXiv 1612.03144; the 1e-6 is torchvision's.
+    """
+    used = [level for name, level in levels.items() if name in pooler.featmap_names]
+    width, height = (boxes[:, 2:] - boxes[:, :2]).unbind(1)
+    octave = torch.log2(torch.sqrt(width * height) / pooler.canonical_scale)
+    level = torch.floor(pooler.canonical_level + octave + torch.tensor(1e-6, dtype=boxes.dtype))
+    return level.clamp(min(used), max(used)).long()
+
+
+def _best_proposals(rpn, boxes, logits, counts, size) -> tuple[Tensor, Tensor, Tensor]:
+    """The proposals, their scores, and the number of the level on which each stands."""
+    best, start = [], 0
+    for count, of_level in zip(counts, logits.split(counts), strict=True):
+        best.append(start + of_level.topk(min(rpn.pre_nms_top_n(), count)).indices)
+        start += count
+    by = torch.cat([torch.full_like(x, number) for number, x in enumerate(best)])
+    best = torch.cat(best)
+    boxes, scores = clip_boxes_to_image(boxes[best], size), logits[best].sigmoid()
+    keep = remove_small_boxes(boxes, rpn.min_size)
+    keep = keep[scores[keep] >= rpn.score_thresh]
+    kept = batched_nms(boxes[keep], scores[keep], by[keep], rpn.nms_thresh)
+    keep = keep[kept[: rpn.post_nms_top_n()]]
+    return boxes[keep], scores[keep], by[keep]
+
+
+def _pooled(pooler, maps, boxes, levels) -> Tensor:
+    """(p,C,7,7): each box pooled from its level."""
+    channels = next(iter(maps.values())).shape[1]
+    pooled = boxes.new_zeros((len(boxes), channels, *pooler.output_size))
+    for level, features in maps.items():
+        here = torch.where(levels == level)[0]
+        pooled[here] = roi_align(
+            features,
+            [boxes[here]],
+            pooler.output_size,
+            spatial_scale=2.0**-level,
+            sampling_ratio=pooler.sampling_ratio,
+            aligned=False,
+        )
+    return pooled
+
+
+def _detections(heads, class_logits, deltas, proposals, size) -> tuple[dict[str, Tensor], Tensor]:
+    """Boxes, labels and scores, and the number of the proposal behind each."""
+    classes = class_logits.shape[1]
+    boxes = clip_boxes_to_image(heads.box_coder.decode(deltas, [proposals]), size)
+    boxes = boxes[:, 1:].reshape(-1, 4)  # class 0 is the background
+    scores = class_logits.softmax(-1)[:, 1:].reshape(-1)
+    labels = torch.arange(1, classes, device=scores.device).repeat(len(proposals))
+    source = torch.arange(len(proposals), device=scores.device).repeat_interleave(classes - 1)
+    keep = torch.where(scores > heads.score_thresh)[0]
+    keep = keep[remove_small_boxes(boxes[keep], min_size=1e-2)]
+    kept = batched_nms(boxes[keep], scores[keep], labels[keep], heads.nms_thresh)
+    keep = keep[kept[: heads.detections_per_img]]
+    return {"boxes": boxes[keep], "labels": labels[keep], "scores": scores[keep]}, source[keep]
+
+
+def check_input(model: FasterRCNN, image: Tensor) -> None:
+    """Raise what `walk` does for a model or an image that it cannot take."""
+    if not isinstance(model, FasterRCNN) or not isinstance(model.backbone, BackboneWithFPN):
+        raise TypeError(f"Give a FasterRCNN with an FPN, not {type(model).__name__}.")
+    if model.training:
+        raise ValueError("The model is in train mode: call .eval() first.")
+    if not isinstance(image, Tensor) or not image.is_floating_point():
+        what = image.dtype if isinstance(image, Tensor) else type(image).__name__
+        raise TypeError(f"The image is {what}: give a floating point tensor, RGB in 0–1.")
+    if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
+        raise ValueError(
+            f"The image has the shape {tuple(image.shape)}: give (3,H,W), red, green and blue, "
+            "with at least one pixel."
+        )
+
+
+def _finite(where: str, *tensors: Tensor) -> None:
+    if not all(x.isfinite().all() for x in tensors):
+        raise ValueError(
+            f"NaN or infinity comes out of {where}: check that the image is finite, and that no "
+            "normalization layer divides by zero (eps 0, variance 0)."
+        )
+
+
+def seen(model: FasterRCNN, image: Tensor, share: float = 0.9) -> dict[str, float]:
+    """C2 … C5 and P2 … P5 → width in px, around a cell in the middle, of what it depends on.
+
+    The width of the band of columns that holds `share` of the squared gradient of the squared norm
+    of that cell; columns of the resized image, which should be square. `model`: a detector with an
+    FPN, in eval mode; `image` (3,H,W) in 0–1. After arXiv 1701.04128, which looks at squares.
+    ValueError for a share that is none, and as in helpers.faster_rcnn.walk.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share is {share}: give a part of the whole, above 0 and up to 1.")
+    check_input(model, image)
+    x = model.transform([image])[0].tensors.detach().requires_grad_()
+    body = model.backbone.body(x)
+    pyramid = model.backbone.fpn(body)
+    maps = {f"C{int(name) + 2}": body[name] for name in body}
+    maps |= {f"P{int(name) + 2}": pyramid[name] for name in body}
+    return {level: _width(x, features, share) for level, features in maps.items()}
+
+
+def _width(x: Tensor, features: Tensor, share: float) -> float:
+    row, column = (size // 2 for size in features.shape[-2:])
+    [gradient] = torch.autograd.grad(
+        features[0, :, row, column].square().sum(), x, retain_graph=True
+    )
+    columns = gradient.double().square().sum((0, 1, 2))
+    center = (column + 0.5) * x.shape[-1] / features.shape[-1]
+    away = (torch.arange(len(columns)) + 0.5 - center).abs()
+    order = away.argsort()
+    held = columns[order].cumsum(0) / columns.sum()
+    return 2 * away[order][held >= share - 1e-12][0].item() + 1

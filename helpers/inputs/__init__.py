@@ -1,0 +1,1 @@
+"""What networks are fed: photos, synthetic scenes, pixel formats."""

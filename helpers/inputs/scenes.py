@@ -1,0 +1,125 @@
+"""The synthetic detection set: squares, discs and triangles on pieces of the bundled photos."""
+
+from functools import cache
+from math import sqrt
+from random import Random
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from helpers.inputs import photos
+
+CLASSES = ("background", "square", "disc", "triangle")  # a label is an index
+SHIFTS = ("texture", "gain")
+SIZE = 128
+RADIUS = (7, 60)  # of the circle around a shape, in pixels
+CONTRAST = (0.5, 1.0)  # how much of its color a shape shows; the rest is the photo behind it
+GAINS = (0.1, 0.5)  # of `illumination`
+GAIN = 0.2  # of shift "gain"
+STRIPE = 3  # pixels
+
+Scene = tuple[Tensor, dict[str, Tensor]]
+
+# Pixel centers, as a row and a column that broadcast.
+X = np.arange(SIZE)[None] + 0.5
+Y = np.arange(SIZE)[:, None] + 0.5
+
+
+def scenes(
+    count: int, seed: int, illumination: bool = False, shift: str | None = None
+) -> list[Scene]:
+    """`count` pairs of an image, float32 (3, 128, 128), RGB in 0–1, and its target.
+
+    The target is what torchvision's detectors train on: boxes float32 (n, 4), xyxy in pixels,
+    around what is visible of each shape; labels int64 (n), an index of CLASSES. An image holds one
+    to six shapes, at least half of each visible.
+
+    Light and shifts change the pixels only, never the target:
+    - illumination: each image has its own gain (0.1 to 0.5) and offset (0 to 1 − gain).
+    - shift "texture": the shapes are striped in their color and its complement.
+    - shift "gain": every image is GAIN times as bright.
+
+    Scene i of a seed is the same whatever `count`, and on every machine up to the JPEG decoder,
+    which reads the photos: uniform draws, and float64 arithmetic that IEEE 754 rounds in one way,
+    rounded to 8 bits. ValueError for a wrong count, seed or shift.
+    """
+    if type(count) is not int or count < 1:
+        raise ValueError(f"count is {count!r}: give a whole number, 1 or more.")
+    if type(seed) is not int:
+        raise ValueError(f"seed is {seed!r}: give a whole number.")
+    if shift is not None and shift not in SHIFTS:
+        raise ValueError(f"No shift {shift!r} here: choose one of {', '.join(SHIFTS)}, or None.")
+    return [_scene(Random(f"{seed}/{i}"), illumination, shift) for i in range(count)]
+
+
+def _scene(rng: Random, illumination: bool, shift: str | None) -> Scene:
+    photo = _background(rng)
+    image = photo.copy()
+    visible, labels = [], []
+    for _ in range(1 + int(6 * rng.random())):
+        label = 1 + int(3 * rng.random())
+        radius = _between(rng, *RADIUS, rng.random())
+        u, v = _axes(rng, radius)
+        color = np.array([rng.random() for _ in "rgb"]).reshape(3, 1, 1)
+        contrast = _between(rng, *CONTRAST)
+        distance = _distance(label, u, v, radius)
+        mask = distance <= 0
+        left = [(shape & ~mask, whole) for shape, whole in visible]
+        if any(2 * shape.sum() < whole for shape, whole in left):
+            continue
+        if shift == "texture":
+            color = np.where(np.floor(u / STRIPE) % 2, color, 1 - color)
+        fill = photo + contrast * (color - photo)
+        image += np.clip(0.5 - distance, 0, 1) * (fill - image)
+        visible = [*left, (mask, mask.sum())]
+        labels.append(label)
+    if illumination:
+        gain = _between(rng, *GAINS)
+        image = gain * image + _between(rng, 0, 1 - gain)
+    if shift == "gain":
+        image = GAIN * image
+    pixels = torch.from_numpy(np.floor(255 * image + 0.5).astype(np.uint8))
+    boxes = torch.tensor([_box(shape) for shape, _ in visible], dtype=torch.float32)
+    return pixels.float() / 255, {"boxes": boxes, "labels": torch.tensor(labels)}
+
+
+def _background(rng: Random) -> np.ndarray:
+    photo = _photo(photos.NAMES[int(len(photos.NAMES) * rng.random())])
+    y, x = (int((side - SIZE + 1) * rng.random()) for side in photo.shape[1:])
+    piece = photo[:, y : y + SIZE, x : x + SIZE]
+    return piece[:, :, ::-1] if rng.random() < 0.5 else piece
+
+
+@cache
+def _photo(name: str) -> np.ndarray:
+    return photos.load(name, None)[0].double().numpy()
+
+
+def _between(rng: Random, low: float, high: float, factor: float = 1.0) -> float:
+    """Uniform; `factor`, itself uniform in 0–1, makes the low values more frequent."""
+    return low + (high - low) * rng.random() * factor
+
+
+def _axes(rng: Random, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates in a frame somewhere in the image, turned by up to 90° either way."""
+    x, y = X - _between(rng, radius, SIZE - radius), Y - _between(rng, radius, SIZE - radius)
+    t = _between(rng, -1, 1)  # the tangent of half the angle: no sine, which no standard rounds
+    cos, sin = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
+    return cos * x + sin * y, cos * y - sin * x
+
+
+def _distance(label: int, u: np.ndarray, v: np.ndarray, radius: float) -> np.ndarray:
+    """Signed distance in pixels to the shape's edge (at corners: to the nearest edge's line)."""
+    match CLASSES[label]:
+        case "square":
+            return np.maximum(abs(u), abs(v)) - radius * sqrt(0.5)
+        case "disc":
+            return np.sqrt(u * u + v * v) - radius
+        case "triangle":
+            return np.maximum(v, sqrt(0.75) * abs(u) - v / 2) - radius / 2
+
+
+def _box(mask: np.ndarray) -> list[int]:
+    (rows,), (columns,) = mask.any(1).nonzero(), mask.any(0).nonzero()
+    return [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]

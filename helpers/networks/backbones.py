@@ -1,0 +1,158 @@
+"""Networks cut into stages; ImageNet weights, the offline stand-in, the really trained ones."""
+
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+from torchvision.models import ResNet50_Weights, resnet50
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+from helpers import DATA
+from helpers.networks.detector import load_body
+from helpers.networks.download import fetch, is_whole
+from helpers.networks.lite0 import load_lite0
+
+NETWORKS = ("resnet50", "lite0", "detector")
+WEIGHTS = ("auto", "stand-in", "imagenet")
+IMAGENET_URL = ResNet50_Weights.IMAGENET1K_V1.url
+STATISTICS = DATA / "stand_in" / "resnet50_statistics.pt"
+STATISTICS_SHA256 = "fd563e693d93baaf0413f83d923b28204fc393622cddc64a854d6a0d9addc44a"
+
+PROVENANCE = {
+    "stand-in": "ResNet-50, stand-in weights: random, not trained, statistics calibrated on four "
+    "photos (`make weights` fetches ImageNet's).",
+    "imagenet": "ResNet-50, trained weights: torchvision's IMAGENET1K_V1.",
+    "lite0": "EfficientNet-Lite0, trained weights: ImageNet, BatchNorm eps 1e-3.",
+    "detector": "Scene detector's body, trained weights: a narrow ResNet, synthetic scenes.",
+}
+ONE_SET = {"lite0": load_lite0, "detector": load_body}  # networks with one set of weights
+
+
+def load(name: str = "resnet50", weights: str = "auto") -> nn.Module:
+    """A network in eval mode; its `provenance` says which weights it holds.
+
+    `name`: "resnet50" (torchvision's), "lite0" (EfficientNet-Lite0) or "detector" (the body of the
+    scene detector); the last two have one set of weights, so `weights` stays "auto", and a
+    `normalize`, from an image in 0–1 to what they take. `weights`: "stand-in" (no network needed,
+    bit-identical on every call), "imagenet" (IMAGENET1K_V1 from torch.hub's cache, fetched if it is
+    not there or not whole), or "auto": ImageNet if the cache holds it whole, else the stand-in;
+    never a download. The variable HELPERS_WEIGHTS says what "auto" means.
+
+    ValueError for an unknown name or weights; RuntimeError for missing or altered files;
+    helpers.networks.download.DownloadError if ImageNet's weights cannot be fetched.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"No network {name!r} here: choose one of {', '.join(NETWORKS)}.")
+    if weights not in WEIGHTS:
+        raise ValueError(f"No weights {weights!r} here: choose one of {', '.join(WEIGHTS)}.")
+    if name in ONE_SET:
+        if weights != "auto":
+            raise ValueError(f'{name} has one set of weights, its own: leave weights at "auto".')
+        model, provenance = ONE_SET[name](), PROVENANCE[name]
+    else:
+        weights = _resolve(weights)
+        model = _stand_in() if weights == "stand-in" else _imagenet()
+        provenance = PROVENANCE[weights]
+    model.provenance = provenance
+    return model
+
+
+def resnet50_detector(**options) -> FasterRCNN:
+    """torchvision's fasterrcnn_resnet50_fpn in eval mode, its body that of `load("resnet50")`.
+
+    FPN and heads are drawn uniformly, from a fixed seed, so its boxes mean nothing. `options` are
+    FasterRCNN's, such as min_size. The same modules as the builder gives for a pretrained backbone.
+    """
+    network = load("resnet50")
+    with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"):  # without values, which are drawn or assigned below
+            backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None)
+        model = FasterRCNN(backbone, num_classes=91, **options)
+    backbone.fpn.to_empty(device="cpu")
+    backbone.body.load_state_dict(network.state_dict(), strict=False, assign=True)  # all but its fc
+    generator = torch.Generator().manual_seed(6)
+    with torch.no_grad():
+        for part in (backbone.fpn, model.rpn, model.roi_heads):
+            for p in part.parameters():
+                reach = (3 / p[0].numel()) ** 0.5 if p.dim() > 1 else 0.0
+                p.copy_(reach * (2 * torch.rand(p.shape, generator=generator) - 1))
+    model.provenance = f"{network.provenance} FPN and heads: random, not trained."
+    return model.eval()
+
+
+def fetch_imagenet() -> Path:
+    """torchvision's IMAGENET1K_V1 in torch.hub's cache, whole; fetched if need be (98 MB)."""
+    path, sha256 = _imagenet_file()
+    return fetch(IMAGENET_URL, path, sha256)
+
+
+def draw_stand_in() -> nn.Module:
+    """The stand-in before calibration: ResNet-50 with seeded uniform weights, in eval mode.
+
+    A plain random ResNet amplifies rounding with depth; small last gains in every block do not.
+    """
+    with torch.device("meta"):
+        model = resnet50()
+    model = model.to_empty(device="cpu").eval()
+    generator = torch.Generator().manual_seed(20201215)
+
+    @torch.no_grad()
+    def draw(tensor, low, high):
+        tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.out_channels * module.kernel_size[0] * module.kernel_size[1]
+            draw(module.weight, -((6 / fan_out) ** 0.5), (6 / fan_out) ** 0.5)
+        elif isinstance(module, nn.BatchNorm2d):
+            draw(module.weight, *((0.1, 0.3) if name.endswith("bn3") else (0.5, 1.0)))
+            draw(module.bias, -0.2, 0.2)
+            module.reset_running_stats()
+        elif isinstance(module, nn.Linear):
+            draw(module.weight, -(module.in_features**-0.5), module.in_features**-0.5)
+            draw(module.bias, -(module.in_features**-0.5), module.in_features**-0.5)
+    return model
+
+
+def _stand_in() -> nn.Module:
+    if not is_whole(STATISTICS, STATISTICS_SHA256):
+        raise RuntimeError(
+            f"The stand-in's statistics ({STATISTICS.name}) are missing or altered: "
+            "restore them with `git checkout -- data/stand_in`."
+        )
+    model = draw_stand_in()
+    model.load_state_dict(torch.load(STATISTICS, weights_only=True), strict=False)
+    return model
+
+
+def _imagenet() -> nn.Module:
+    with torch.device("meta"):
+        model = resnet50()
+    state = torch.load(fetch_imagenet(), map_location="cpu", weights_only=True)
+    model.load_state_dict(state, assign=True)
+    return model.eval()
+
+
+def _imagenet_file() -> tuple[Path, str]:
+    name = IMAGENET_URL.rpartition("/")[2]
+    sha256 = name.partition("-")[2].partition(".")[0]
+    return Path(torch.hub.get_dir()) / "checkpoints" / name, sha256
+
+
+def _resolve(weights: str) -> str:
+    if weights != "auto":
+        return weights
+    weights = os.environ.get("HELPERS_WEIGHTS", "auto")
+    if weights not in WEIGHTS:
+        raise ValueError(
+            f"HELPERS_WEIGHTS is {weights!r}: set it to one of {', '.join(WEIGHTS)}, or unset it."
+        )
+    if weights == "auto":
+        weights = "imagenet" if is_whole(*_imagenet_file()) else "stand-in"
+    return weights
+
+
+if __name__ == "__main__":
+    print(f"ImageNet's weights are in {fetch_imagenet()}")

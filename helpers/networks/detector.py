@@ -1,0 +1,249 @@
+"""The small Faster R-CNN trained on the synthetic scenes, and its scores.
+
+Torchvision's own FasterRCNN; only the sizes differ: a ResNet of four basic blocks, each stage half
+as wide as in resnet18, a 64-channel FPN, a box head of 128 units. About 1.8 million parameters.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.resnet import BasicBlock
+from torchvision.ops import MultiScaleRoIAlign, box_iou
+
+from helpers import DATA
+from helpers.inputs.pixels import MEAN, STD
+from helpers.inputs.scenes import CLASSES, SIZE, Scene
+from helpers.networks.download import is_whole
+
+WIDTHS = {"layer1": 32, "layer2": 64, "layer3": 128, "layer4": 256}
+FPN_WIDTH = 64
+HEAD_WIDTH = 128
+ANCHORS = (8, 16, 32, 64, 128)  # pixels, one size for each of P2 … P6
+NO_OBJECTS = "No objects to find: give at least one scene that has some."
+CANONICAL_SCALE = 64  # torchvision's 224 would pool every box of a 128 px scene from P2
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """A `norm_layer` for `detector` that looks at one image at a time: 8 groups of channels."""
+    return nn.GroupNorm(8, channels)
+
+
+TRAINED = {  # the normalization of its body; its weights, and their sha256
+    "batch": (
+        nn.BatchNorm2d,
+        DATA / "checkpoints" / "detector.pt",
+        "59d5639fe31d6eb8c1977d13a750dc297c4e18d56904f7e7f0ab33ca1194b5cc",
+    ),
+    "group": (
+        group_norm,
+        DATA / "checkpoints" / "group_norm" / "detector.pt",
+        "168e0620b9dbdcf311c87ac5267b7282970d499c4fc0eee88422487a8c8175b7",
+    ),
+}
+
+
+def body(norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d) -> nn.Sequential:
+    """(N,3,H,W) → (N,256,H/32,W/32), untrained; conv1 … layer4 named as in torchvision's ResNet."""
+    stages = OrderedDict(
+        conv1=nn.Conv2d(3, WIDTHS["layer1"], 7, stride=2, padding=3, bias=False),
+        bn1=norm_layer(WIDTHS["layer1"]),
+        relu=nn.ReLU(inplace=True),
+        maxpool=nn.MaxPool2d(3, stride=2, padding=1),
+    )
+    channels = WIDTHS["layer1"]
+    for stage, width in WIDTHS.items():
+        stride = 1 if stage == "layer1" else 2
+        shortcut = None
+        if stride > 1:
+            shortcut = nn.Sequential(
+                nn.Conv2d(channels, width, 1, stride, bias=False), norm_layer(width)
+            )
+        block = BasicBlock(channels, width, stride, shortcut, norm_layer=norm_layer)
+        stages[stage] = nn.Sequential(block)
+        channels = width
+    return nn.Sequential(stages)
+
+
+def detector(norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d) -> FasterRCNN:
+    """The detector, untrained, in train mode; takes a list of images (3,H,W) in 0–1.
+
+    `norm_layer`: channels → layer, for every normalization layer; they are all in the body.
+    Proposals in training and in testing: 100. TypeError if `norm_layer` makes no layer.
+    """
+    if not callable(norm_layer) or not isinstance(norm_layer(WIDTHS["layer1"]), nn.Module):
+        raise TypeError(
+            f"norm_layer is {norm_layer!r}: give a class of layers, or a function channels → layer "
+            "(for a kind of helpers.norms: replace_norms(detector(), kind))."
+        )
+    backbone = BackboneWithFPN(
+        body(norm_layer),
+        return_layers={stage: str(level) for level, stage in enumerate(WIDTHS)},
+        in_channels_list=list(WIDTHS.values()),
+        out_channels=FPN_WIDTH,
+    )
+    return detector_on(backbone, image_mean=list(MEAN), image_std=list(STD))
+
+
+def detector_on(backbone: BackboneWithFPN, **options) -> FasterRCNN:
+    """The detector's RPN and heads, untrained, on another backbone with an FPN of five levels.
+
+    `options` are FasterRCNN's: image_mean and image_std, if they are not ImageNet's, and others
+    instead of the detector's own.
+    """
+    return FasterRCNN(
+        backbone,
+        **{
+            "min_size": SIZE,
+            "max_size": SIZE,
+            "rpn_anchor_generator": AnchorGenerator(
+                tuple((size,) for size in ANCHORS), ((0.5, 1.0, 2.0),) * len(ANCHORS)
+            ),
+            "rpn_pre_nms_top_n_train": 200,
+            "rpn_pre_nms_top_n_test": 200,
+            "rpn_post_nms_top_n_train": 100,
+            "rpn_post_nms_top_n_test": 100,
+            "rpn_batch_size_per_image": 64,
+            "box_batch_size_per_image": 64,
+            "box_roi_pool": MultiScaleRoIAlign(
+                list("0123"), output_size=7, sampling_ratio=2, canonical_scale=CANONICAL_SCALE
+            ),
+            "box_head": TwoMLPHead(backbone.out_channels * 7 * 7, HEAD_WIDTH),
+            "box_predictor": FastRCNNPredictor(HEAD_WIDTH, len(CLASSES)),
+        }
+        | options,
+    )
+
+
+def load_detector(norm: str = "batch") -> FasterRCNN:
+    """The trained detector in eval mode; takes a list of images (3,H,W), RGB in 0–1.
+
+    `norm`: "batch", or "group" for the one trained with `group_norm` instead. The README.md beside
+    the weights says how each was trained and what it scores. It normalizes by ImageNet's mean and
+    std, and resizes the long side to 128 pixels. ValueError for another `norm`, RuntimeError for a
+    missing or altered file.
+    """
+    if norm not in TRAINED:
+        raise ValueError(f"No detector {norm!r} here: choose one of {', '.join(TRAINED)}.")
+    norm_layer, file, sha256 = TRAINED[norm]
+    if not is_whole(file, sha256):
+        raise RuntimeError(
+            f"The detector's weights ({file.relative_to(DATA)}) are missing or altered: "
+            "restore them with `git checkout -- data/checkpoints`."
+        )
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    return unpacked(state, norm_layer)
+
+
+def load_body() -> nn.Sequential:
+    """The trained detector's body alone, in eval mode; it takes what its `normalize` gives.
+
+    (N,3,H,W) → (N,256,H/32,W/32). RuntimeError for a missing or altered file.
+    """
+    trained = load_detector().backbone.body
+    network = nn.Sequential(OrderedDict(trained.named_children()))
+    network.normalize = normalize
+    return network.eval()
+
+
+def normalize(image: Tensor) -> Tensor:
+    """Image in 0–1 to what the detector's body takes: less ImageNet's mean, by its std."""
+    mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (MEAN, STD))
+    return (image - mean) / std
+
+
+def packed(model: FasterRCNN) -> dict[str, Tensor]:
+    """The state_dict as stored: weights in float16; vectors (all of normalization) as they are."""
+    state = model.state_dict()
+    return {name: t.half() if t.dim() > 1 else t.clone() for name, t in state.items()}
+
+
+def unpacked(
+    state: dict[str, Tensor], norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d
+) -> FasterRCNN:
+    """The detector in eval mode, in float32, from what `packed` gave."""
+    with torch.random.fork_rng(devices=[]):
+        model = detector(norm_layer)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of `objects` shapes, `recall` (0–1) were found; `false_positives` is their mean per image."""
+
+    recall: float
+    false_positives: float
+    objects: int
+
+
+@torch.no_grad()
+def detect(model: nn.Module, scenes: list[Scene], batch_size: int = 16) -> list[dict[str, Tensor]]:
+    """What `model`, in eval mode, makes of each scene's image: boxes, labels, scores.
+
+    `batch_size` images pass at a time, which matters only to layers that normalize by the batch.
+    ValueError for a model in train mode.
+    """
+    if model.training:
+        raise ValueError("The model is in train mode: call .eval() first.")
+    results = []
+    for start in range(0, len(scenes), batch_size):
+        results += model([image for image, _ in scenes[start : start + batch_size]])
+    return results
+
+
+def evaluate(
+    model: nn.Module,
+    scenes: list[Scene],
+    score: float = 0.5,
+    iou: float = 0.5,
+    batch_size: int = 16,
+) -> Scores:
+    """What `model`, in eval mode, finds with at least this `score`: `detect`, then `rate`."""
+    if not any(len(target["labels"]) for _, target in scenes):
+        raise ValueError(NO_OBJECTS)
+    return rate(detect(model, scenes, batch_size), scenes, score, iou)
+
+
+def rate(
+    results: list[dict[str, Tensor]], scenes: list[Scene], score: float = 0.5, iou: float = 0.5
+) -> Scores:
+    """The scores of what `detect` gave for these scenes.
+
+    The best score first, a detection takes the free object of its class that it overlaps most, by
+    at least `iou`; one that finds none is a false positive. ValueError for scenes without any
+    object. Matched as in pycocotools 2.0 (COCOeval.evaluateImg; there, recall counts every score).
+    """
+    objects = sum(len(target["labels"]) for _, target in scenes)
+    if not objects:
+        raise ValueError(NO_OBJECTS)
+    found = wrong = 0
+    for result, (_, target) in zip(results, scenes, strict=True):
+        kept = {name: values[result["scores"] >= score] for name, values in result.items()}
+        matched = len(matches(kept, target, iou))
+        found += matched
+        wrong += len(kept["scores"]) - matched
+    return Scores(found / objects, wrong / len(scenes), objects)
+
+
+def matches(
+    result: dict[str, Tensor], target: dict[str, Tensor], iou: float = 0.5
+) -> dict[int, int]:
+    """Detection → the object it takes, by their numbers; see `rate`."""
+    taken: dict[int, int] = {}
+    if not len(target["labels"]):
+        return taken
+    overlaps = box_iou(result["boxes"], target["boxes"])
+    overlaps[result["labels"][:, None] != target["labels"]] = -1
+    for detection in result["scores"].argsort(descending=True, stable=True).tolist():
+        overlap, nearest = overlaps[detection].max(0)
+        if overlap >= iou:
+            overlaps[:, nearest] = -1
+            taken[detection] = nearest.item()
+    return taken

