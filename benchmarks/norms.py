@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.speed import Store, arguments, rounded
-from helpers.implementations import WAYS, bytes_moved
+from helpers.implementations import IMPLEMENTATIONS, bytes_moved
 from helpers.measure import interleaved, kept_for_backward
 from helpers.networks.backbones import load, resnet50_detector
 from helpers.norms import norm_layers
@@ -118,7 +118,7 @@ class Subject(NamedTuple):
 
 def subject(case: Case, device: str) -> Subject:
     generator = torch.Generator().manual_seed(0)
-    ways = [way for way in WAYS if way != COMPILED or case.compiled]
+    ways = [way for way in IMPLEMENTATIONS if way != COMPILED or case.compiled]
     if not case.cudnn:
         ways.remove(NATIVE)  # it is "BN eval" then
     if case.level == "layer":
@@ -150,13 +150,13 @@ def built(case: Case, found: Subject, way: str, device: str) -> Callable[[], obj
     model = found.model
     if case.level == "detector":
         model = copy.deepcopy(model)
-        model.backbone.body = WAYS[way].make(model.backbone.body)
+        model.backbone.body = IMPLEMENTATIONS[way].make(model.backbone.body)
         if case.both:
             model.train()
             for layer in norm_layers(model).values():
                 layer.eval()
     else:
-        model = WAYS[way].make(model)
+        model = IMPLEMENTATIONS[way].make(model)
     model = model.to(device)
     model.requires_grad_(case.both)
     if way == "BN eval, affine frozen":

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.report import emit, settle
 from benchmarks.timing import medians
-from helpers.course.explorers.levels import BATCH, MEAN, Levels, State
+from helpers.course.explorers.levels import BATCH, MEAN, Levels, PyramidState
 from helpers.course.explorers.pyramid import PRESETS, PyramidExplorer, picture
 from helpers.networks.detector import load_detector
 
@@ -19,8 +19,8 @@ def view_over_forward(rounds: int) -> float:
     """A new normalization without its picture, over the detector's bare forward in float64."""
     levels, exact = Levels(load_detector()), load_detector().double()
     image = levels.pictures[PICTURE][0].double()
-    state = State(PICTURE, "P3", MEAN, BATCH)
-    levels.view(State(PICTURE, "P3"))
+    state = PyramidState(PICTURE, "P3", MEAN, BATCH)
+    levels.view(PyramidState(PICTURE, "P3"))
 
     @torch.inference_mode()
     def forward():
@@ -44,7 +44,7 @@ def picture_ms(rounds: int) -> float:
     return 1000 * max(medians(calls, rounds).values())
 
 
-def _drawn(levels: Levels, state: State) -> bytes:
+def _drawn(levels: Levels, state: PyramidState) -> bytes:
     return picture(levels.view(state))
 
 

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.report import emit, settle
 from benchmarks.timing import medians
-from helpers.course.explorers.feeding import PRESETS, Feeding, State, pictures
+from helpers.course.explorers.feeding import PRESETS, Feeding, ScalingState, pictures
 from helpers.course.explorers.scaling import ScalingExplorer, picture
 from helpers.networks.detector import load_detector
 
@@ -26,7 +26,7 @@ def view_over_forward(rounds: int) -> float:
 
 
 def _over_forward(model, feeding: Feeding, emitted: str, rounds: int) -> float:
-    state = State(PICTURE, emitted)
+    state = ScalingState(PICTURE, emitted)
     fed = feeding.view(state).fed
 
     @torch.inference_mode()
@@ -40,7 +40,9 @@ def _over_forward(model, feeding: Feeding, emitted: str, rounds: int) -> float:
 def picture_ms(rounds: int) -> float:
     """The preset and picture that takes longest."""
     feeding = Feeding(load_detector())
-    states = [State(name, emitted) for name in (PICTURE, "cat") for emitted in PRESETS.values()]
+    states = [
+        ScalingState(name, emitted) for name in (PICTURE, "cat") for emitted in PRESETS.values()
+    ]
     calls = {state: partial(picture, feeding.view(state)) for state in states}
     return 1000 * max(medians(calls, rounds).values())
 

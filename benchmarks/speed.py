@@ -100,7 +100,7 @@ class Store:
         before = {self._key(row, WITHIN): row for row in self._before}
         for row in rows:
             held = before.get(self._key(row, WITHIN))
-            self.rows.append(told(combined(held, row) if held else row))
+            self.rows.append(resolved(combined(held, row) if held else row))
         self._path.parent.mkdir(parents=True, exist_ok=True)
         part = self._path.with_suffix(".part")
         part.write_text(_text(self._held | {self._section: self.rows}))
@@ -121,12 +121,12 @@ def combined(a: dict, b: dict) -> dict:
     return row
 
 
-def told(row: dict) -> dict:
+def resolved(row: dict) -> dict:
     """The row, and whether its effect exceeds its spread, as stored: there is nothing to tell else.
 
     A ratio over itself never does: it is 1, its spread 0.
     """
-    return row | {"told": abs(row["ratio"] - 1) > row["spread"]} if "ratio" in row else row
+    return row | {"is_resolved": abs(row["ratio"] - 1) > row["spread"]} if "ratio" in row else row
 
 
 def agreement(a: dict, b: dict) -> dict[str, tuple[int, int]]:

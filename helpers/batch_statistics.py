@@ -334,7 +334,7 @@ def _float64(tensor: Tensor) -> np.ndarray:
     return tensor.detach().double().cpu().numpy()
 
 
-class Fit(NamedTuple):
+class VarianceRatio(NamedTuple):
     """A stage's output (N,C,H,W), and how the input of its BatchNorm layers fits.
 
     `ratio`: median over all their channels of the input's variance over what the layer has stored,
@@ -346,8 +346,8 @@ class Fit(NamedTuple):
 
 
 @torch.no_grad()
-def fit(network: nn.Module, x: Tensor) -> dict[str, Fit]:
-    """Stage → Fit, of one forward pass; `x` (N,3,H,W) is what the network takes.
+def variance_ratios(network: nn.Module, x: Tensor) -> dict[str, VarianceRatio]:
+    """Stage → VarianceRatio, of one forward pass; `x` (N,3,H,W) is what the network takes.
 
     ValueError for a network without stages (helpers.stages.stages) and for a stage without a
     BatchNorm2d that has running statistics.
@@ -367,7 +367,7 @@ def fit(network: nn.Module, x: Tensor) -> dict[str, Fit]:
         finally:
             for hook in hooks:
                 hook.remove()
-        found[stage] = Fit(x.clone(), torch.cat(ratios).median().item())
+        found[stage] = VarianceRatio(x.clone(), torch.cat(ratios).median().item())
     return found
 
 

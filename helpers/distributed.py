@@ -34,7 +34,7 @@ dist.destroy_process_group()
 """
 
 
-def together(*functions: Callable, processes: int = 4) -> Any:
+def run_processes(*functions: Callable, processes: int = 4) -> Any:
     """What the last of `functions` returns, called without arguments in each of the processes.
 
     Their source goes into a script of its own, where `torch`, `nn` and `dist` (torch.distributed,

@@ -262,7 +262,9 @@ def _finite(where: str, *tensors: Tensor) -> None:
         )
 
 
-def seen(model: FasterRCNN, image: Tensor, share: float = 0.9) -> dict[str, float]:
+def effective_receptive_width(
+    model: FasterRCNN, image: Tensor, share: float = 0.9
+) -> dict[str, float]:
     """C2 … C5 and P2 … P5 → width in px, around a cell in the middle, of what it depends on.
 
     The width of the band of columns that holds `share` of the squared gradient of the squared norm

@@ -11,7 +11,7 @@ from torchvision.models.detection import FasterRCNN
 from helpers.inputs.scenes import Scene
 from helpers.norms import freeze, norm_layers
 
-KINDS = {
+TRAINING_MODES = {
     "train": "normalizes by the batch; affine parameters train",
     "train, affine frozen": "normalizes by the batch; affine parameters do not train",
     "eval": "normalizes by the stored statistics, which stay; affine parameters train",
@@ -53,12 +53,14 @@ class Sampler:
 
 
 def prepare(model: FasterRCNN, kind: str) -> FasterRCNN:
-    """A copy of the detector in train mode, its normalization layers of a kind of KINDS.
+    """A copy of the detector in train mode, its normalization layers of a kind of TRAINING_MODES.
 
     ValueError for an unknown kind.
     """
-    if kind not in KINDS:
-        raise ValueError(f"No kind {kind!r} here: choose one of {', '.join(map(repr, KINDS))}.")
+    if kind not in TRAINING_MODES:
+        raise ValueError(
+            f"No kind {kind!r} here: choose one of {', '.join(map(repr, TRAINING_MODES))}."
+        )
     model = freeze(model) if kind == "frozen" else deepcopy(model)
     model.train()
     for layer in norm_layers(model).values():

@@ -57,7 +57,7 @@ class Passes(NamedTuple):
     backward: int
 
 
-class Way(NamedTuple):
+class Implementation(NamedTuple):
     """`make(model)` gives a copy of a model in eval mode that normalizes in this way.
 
     Which parameters train is the caller's: in "BN eval, affine frozen" not those of normalization.
@@ -88,18 +88,20 @@ def _kind(kind: str) -> Callable[[nn.Module], nn.Module]:
     return lambda model: replace_norms(model, kind)
 
 
-WAYS = {
-    "BN train": Way(_train, Passes(3, 5)),
-    "BN eval": Way(_kind("running statistics"), Passes(2, 3)),
-    "BN eval, no cuDNN": Way(_changed("running statistics", NativeBatchNorm), Passes(2, 3)),
-    "BN eval, affine frozen": Way(_kind("running statistics"), Passes(2, 2)),
-    "FrozenBN": Way(_kind("frozen"), Passes(4, 2)),
-    "FrozenBN, cast": Way(_changed("frozen", CastFrozen), Passes(4, 2)),
-    "FrozenBN, compiled": Way(
+IMPLEMENTATIONS = {
+    "BN train": Implementation(_train, Passes(3, 5)),
+    "BN eval": Implementation(_kind("running statistics"), Passes(2, 3)),
+    "BN eval, no cuDNN": Implementation(
+        _changed("running statistics", NativeBatchNorm), Passes(2, 3)
+    ),
+    "BN eval, affine frozen": Implementation(_kind("running statistics"), Passes(2, 2)),
+    "FrozenBN": Implementation(_kind("frozen"), Passes(4, 2)),
+    "FrozenBN, cast": Implementation(_changed("frozen", CastFrozen), Passes(4, 2)),
+    "FrozenBN, compiled": Implementation(
         lambda model: torch.compile(replace_norms(model, "frozen")), Passes(2, 2)
     ),
-    "folded": Way(_kind("folded"), None),
-    "identity": Way(_kind("identity"), None),
+    "folded": Implementation(_kind("folded"), None),
+    "identity": Implementation(_kind("identity"), None),
 }
 
 
@@ -112,13 +114,13 @@ def bytes_moved(
     FrozenBatchNorm2d's scale and shift are float32: of a smaller map only the reading of x and, in
     backward, the writing of dx are small; all between is float32, and dx is cast in a pass more.
     """
-    passes = WAYS[way].passes
+    passes = IMPLEMENTATIONS[way].passes
     if passes is None:
         return None
     if way == "FrozenBN" and itemsize < 4:
         return elements * (itemsize + 3 * 4) * (2 if backward else 1)
     if way == "FrozenBN, cast" and no_gradient:
-        passes = WAYS["BN eval"].passes
+        passes = IMPLEMENTATIONS["BN eval"].passes
     return elements * itemsize * (passes.forward + (passes.backward if backward else 0))
 
 

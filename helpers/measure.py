@@ -46,8 +46,8 @@ class Times:
 class Ratio:
     """A ratio of two times, measured in every round.
 
-    `spread`: the distance between the quartiles of the rounds. `told`: whether the effect, the
-    distance of the median from 1, exceeds the spread; where it does not, there is nothing to
+    `spread`: the distance between the quartiles of the rounds. `is_resolved`: whether the effect,
+    the distance of the median from 1, exceeds the spread. Where it does not, there is nothing to
     report, and `str` says so.
     """
 
@@ -63,11 +63,11 @@ class Ratio:
         return high - low
 
     @property
-    def told(self) -> bool:
+    def is_resolved(self) -> bool:
         return abs(self.median - 1) > self.spread
 
     def __str__(self) -> str:
-        if not self.told:
+        if not self.is_resolved:
             return f"no difference beyond the spread of ±{self.spread:.2g}"
         return f"{self.median:.2f} ± {self.spread:.2g}"
 

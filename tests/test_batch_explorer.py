@@ -22,7 +22,7 @@ from helpers.course.explorers.batch import (
     PRESETS,
     SIZES,
     BatchExplorer,
-    State,
+    BatchState,
     picture,
 )
 from helpers.figures import BLUE, ORANGE, PIXELS
@@ -108,7 +108,7 @@ def test_the_sentence_carries_the_numbers(found, model, into_channel_28, size):
         trained = (batch - batch.mean()) / (batch.var(correction=0) + bn.eps).sqrt()
         evaluated = (batch - bn.running_mean[channel].item()) / running
         apart.append((trained - evaluated).square().mean().sqrt().item())
-    sentence = picture(State(found["stem"], channel, size))[1]
+    sentence = picture(BatchState(found["stem"], channel, size))[1]
     share, total, inside, outside, stored = (int(n) for n in re.findall(r"(\d+) %", sentence))
     assert share == round(100 * between / (within + between))
     assert [total, inside, outside] == pytest.approx(
@@ -133,7 +133,7 @@ def test_the_sentence_carries_the_numbers(found, model, into_channel_28, size):
 def test_the_picture_is_a_small_palette_png_on_white(found, lite0, stage):
     for network in (found, lite0):
         for size in SIZES:
-            state = State(network[stage], network[stage].most_between(), size)
+            state = BatchState(network[stage], network[stage].most_between(), size)
             png, _ = picture(state)
             image = Image.open(io.BytesIO(png))
             assert (image.format, image.mode, image.size) == ("PNG", "P", (PIXELS, HEIGHT))
@@ -143,7 +143,7 @@ def test_the_picture_is_a_small_palette_png_on_white(found, lite0, stage):
 
 def test_the_bar_is_as_high_as_its_parts(found):
     def rows(size):
-        image = pixels(picture(State(found["stem"], 28, size))[0])
+        image = pixels(picture(BatchState(found["stem"], 28, size))[0])
         bar = image[:BOTTOM, BAR[0] + 4 : BAR[1] - 3]
         return near(bar, BLUE).any(1).sum(), (near(bar, BLUE) | near(bar, ORANGE)).any(1).sum()
 
@@ -159,8 +159,8 @@ def test_the_bar_is_as_high_as_its_parts(found):
 
 def test_only_the_data_move(found):
     """The ticks of all three panels are the same for every size and batch."""
-    images = [pixels(picture(State(found["stem"], 28, size))[0]) for size in SIZES]
-    images.append(pixels(picture(State(found["stem"], 28, 4, batch=3))[0]))
+    images = [pixels(picture(BatchState(found["stem"], 28, size))[0]) for size in SIZES]
+    images.append(pixels(picture(BatchState(found["stem"], 28, 4, batch=3))[0]))
     for image in images[1:]:
         assert (image[BOTTOM + 11 :] == images[0][BOTTOM + 11 :]).all()  # below the panels
         assert (image[60:, 310 : BAR[0] - 6] == images[0][60:, 310 : BAR[0] - 6]).all()
@@ -185,9 +185,11 @@ def test_the_typical_batch_is_drawn_first(found):
     within = one.variances[batches, 0].mean(1) - one.within
     between = one.means[batches, 0].var(1) - one.between / 2
     assert one.typical(batches) == (within**2 + between**2).argmin()
-    pngs = {picture(State(found["stem"], 28, 2, number))[0] for number in range(5)}
+    pngs = {picture(BatchState(found["stem"], 28, 2, number))[0] for number in range(5)}
     assert len(pngs) == 5
-    assert picture(State(found["stem"], 28, 2, 64)) == picture(State(found["stem"], 28, 2))
+    assert picture(BatchState(found["stem"], 28, 2, 64)) == picture(
+        BatchState(found["stem"], 28, 2)
+    )
 
 
 def test_labels_keep_apart_and_inside(found):
@@ -206,23 +208,23 @@ def test_statistics_far_from_what_is_stored_are_drawn(found):
     for scale in (1e-3, 300.0):
         off = collect(Net().eval(), crops(8, 32) * scale)
         for size in (1, 2, 8):
-            png, sentence = picture(State(off["stem"], 0, size))
+            png, sentence = picture(BatchState(off["stem"], 0, size))
             assert Image.open(io.BytesIO(png)).width == PIXELS and "nan" not in sentence
 
 
 def test_what_cannot_be_shown_is_refused_in_one_sentence(found):
     with pytest.raises(ValueError, match="A batch size is a whole number from 1 to 64, not 65"):
-        picture(State(found["stem"], 0, 65))
+        picture(BatchState(found["stem"], 0, 65))
     with pytest.raises(ValueError, match="bn1 has channels 0 to 63, not channel 64"):
-        picture(State(found["stem"], 64, 1))
+        picture(BatchState(found["stem"], 64, 1))
     still = crops(4, 16)
     still[:, 1] = 0.5
     with pytest.raises(ValueError, match="Channel 1 of stem has one value in all pixels of all"):
-        picture(State(collect(Net(), still)["stem"], 1, 1))
+        picture(BatchState(collect(Net(), still)["stem"], 1, 1))
 
 
 def test_the_same_state_gives_the_same_bytes(found):
-    states = [State(found["layer3"], 5, size) for size in PRESETS]
+    states = [BatchState(found["layer3"], 5, size) for size in PRESETS]
     assert [picture(s) for s in states] == [picture(s) for s in states]
 
 
@@ -233,13 +235,13 @@ def test_it_starts_at_the_channel_with_the_largest_between_image_share(explorer,
     shares = {stage: statistics.between_share.max() for stage, statistics in found.items()}
     assert explorer.stage.value == max(shares, key=shares.get) == "stem"
     assert explorer.channel.value == found["stem"].between_share.argmax() == 28
-    assert explorer.state == State(found["stem"], 28, 1, 0)
+    assert explorer.state == BatchState(found["stem"], 28, 1, 0)
 
 
 def test_the_presets_frames_are_the_pictures_of_the_presets(explorer, found):
     assert explorer.preset.options == ("1", "2", "8", "64", "custom")
     for size, frame in zip(PRESETS, explorer.frames, strict=False):
-        assert shows(frame, State(found["stem"], 28, size))
+        assert shows(frame, BatchState(found["stem"], 28, size))
     assert "this frame shows it live" in explorer.frames[-1]
     assert len(set(explorer.frames)) == ALL + 1
 
@@ -259,7 +261,7 @@ def test_picking_a_preset_sets_the_slider_and_does_not_switch_to_custom(explorer
     for index in (2, 3, 1, 0):
         explorer.preset.index = index
         assert explorer.size.value == PRESETS[index] and explorer.preset.index == index
-        assert explorer.state == State(found["stem"], 28, PRESETS[index], 0)
+        assert explorer.state == BatchState(found["stem"], 28, PRESETS[index], 0)
     assert explorer.frames == before
 
 
@@ -268,7 +270,7 @@ def test_the_slider_switches_to_custom_and_leaves_the_presets(explorer, found, s
     presets = explorer.frames[:ALL]
     explorer.size.value = size
     assert explorer.preset.value == "custom" and explorer.frames[:ALL] == presets
-    assert shows(explorer.frames[-1], State(found["stem"], 28, size))
+    assert shows(explorer.frames[-1], BatchState(found["stem"], 28, size))
 
 
 def test_choosing_custom_shows_what_the_controls_say(explorer):
@@ -282,9 +284,9 @@ def test_another_batch_and_back_to_the_typical_one(explorer, found):
     for number in (1, 2):
         explorer.another.click()
         assert explorer.preset.value == "custom"
-        assert shows(explorer.frames[-1], State(found["stem"], 28, 2, number))
+        assert shows(explorer.frames[-1], BatchState(found["stem"], 28, 2, number))
     explorer.size.value = 4
-    assert shows(explorer.frames[-1], State(found["stem"], 28, 4, 0))
+    assert shows(explorer.frames[-1], BatchState(found["stem"], 28, 4, 0))
     explorer.another.click()
     explorer.preset.index = 1
     assert explorer.state.batch == 0
@@ -296,7 +298,7 @@ def test_another_channel_switches_to_custom_and_the_presets_follow(explorer, fou
     assert explorer.preset.value == "custom" and explorer.size.value == 2
     assert explorer.frames[-1] == explorer.frames[1]
     for size, frame in zip(PRESETS, explorer.frames, strict=False):
-        assert shows(frame, State(found["stem"], 5, size))
+        assert shows(frame, BatchState(found["stem"], 5, size))
 
 
 def test_another_stage_starts_at_its_largest_share(explorer, found):
@@ -305,7 +307,7 @@ def test_another_stage_starts_at_its_largest_share(explorer, found):
         assert explorer.channel.max == found[stage].channels - 1
         assert explorer.channel.value == found[stage].most_between()
         for frame in (explorer.frames[0], explorer.frames[-1]):
-            assert shows(frame, State(found[stage], explorer.channel.value, 1))
+            assert shows(frame, BatchState(found[stage], explorer.channel.value, 1))
 
 
 def test_the_buttons_find_the_largest_and_the_smallest_share(explorer, found):
@@ -313,10 +315,10 @@ def test_the_buttons_find_the_largest_and_the_smallest_share(explorer, found):
     shares = found["layer2"].between_share
     explorer.least.click()
     assert explorer.channel.value == shares.argmin() and explorer.preset.value == "custom"
-    assert shows(explorer.frames[-1], State(found["layer2"], int(shares.argmin()), 1))
+    assert shows(explorer.frames[-1], BatchState(found["layer2"], int(shares.argmin()), 1))
     explorer.most.click()
     assert explorer.channel.value == shares.argmax()
-    assert shows(explorer.frames[1], State(found["layer2"], int(shares.argmax()), 2))
+    assert shows(explorer.frames[1], BatchState(found["layer2"], int(shares.argmax()), 2))
 
 
 def test_of_a_burst_of_channels_the_presets_are_drawn_for_the_last_only(
@@ -333,8 +335,8 @@ def test_of_a_burst_of_channels_the_presets_are_drawn_for_the_last_only(
 
     asyncio.run(burst())
     assert [state.channel for state in drawn] == [3, 4, 5, 5, *[5] * ALL]
-    assert shows(explorer.frames[2], State(found["stem"], 5, 8))
-    assert shows(explorer.frames[-1], State(found["stem"], 5, 16))
+    assert shows(explorer.frames[2], BatchState(found["stem"], 5, 8))
+    assert shows(explorer.frames[-1], BatchState(found["stem"], 5, 16))
 
 
 def test_a_channel_beyond_the_last_is_the_last(explorer):

@@ -61,7 +61,7 @@ def test_costs_are_the_rows_of_the_file(device, step, subject):
             and row["level"] == ("layer" if subject in speed.STAGES else subject)
         ]
         assert same and (one.least is None) == ("moved" not in same[0])
-        assert ("not told apart" in one.words) == (not one.told and one.way != BASE)
+        assert ("not told apart" in one.words) == (not one.is_resolved and one.way != BASE)
 
 
 def test_what_was_not_measured_is_one_sentence():
@@ -101,7 +101,7 @@ def test_bars_are_as_long_as_times(monkeypatch):
     for one in found:
         assert any(one.words in word and f"{one.ms:.3g} ms" in word for word in words)
         told, same = sentence.split(" Not told apart: ")
-        said = f"{one.way} {one.words}" in told if one.told else one.way in same
+        said = f"{one.way} {one.words}" in told if one.is_resolved else one.way in same
         assert one.way == BASE or said
 
 

@@ -25,7 +25,6 @@ CARD = (DATA / "checkpoints" / "README.md").read_text(encoding="utf-8")
 HELD_OUT = 1  # the seed in the card
 
 
-
 @pytest.fixture(scope="module")
 def trained():
     return load_detector()

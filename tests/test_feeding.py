@@ -12,7 +12,7 @@ from helpers.course.explorers.feeding import (
     BINS,
     PRESETS,
     Feeding,
-    State,
+    ScalingState,
     _matched,
     between,
     formats,
@@ -22,7 +22,7 @@ from helpers.course.explorers.feeding import (
 )
 from helpers.course.explorers.scaling import FIRST
 from helpers.inputs import photos
-from helpers.inputs.pixels import FORMATS, KNOWN, PLAIN, SLIPS, accidents, convert
+from helpers.inputs.pixels import FORMATS, KNOWN, MISTAKEN_FORMATS, PLAIN, convert, loader_mistakes
 from helpers.inputs.scenes import scenes
 from helpers.networks import detector as detector_module
 from helpers.networks.detector import MEAN, STD, detector, evaluate, load_detector, normalize
@@ -72,21 +72,21 @@ def test_the_pictures_are_held_out_scenes_and_the_photos():
 
 
 def test_every_known_format_can_be_chosen():
-    assert formats() == ["0-1", *FORMATS, *SLIPS] == list(KNOWN)
+    assert formats() == ["0-1", *FORMATS, *MISTAKEN_FORMATS] == list(KNOWN)
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_presets_feed_what_the_accidents_make(feeding, name):
     for picture in ("scene 0", "cat"):
         image = pictures()[picture][0]
-        wanted = image if name == "right" else accidents[name](image)
-        fed = feeding.view(State(picture, PRESETS[name])).fed
+        wanted = image if name == "right" else loader_mistakes[name](image)
+        fed = feeding.view(ScalingState(picture, PRESETS[name])).fed
         assert torch.equal(fed, wanted) and fed.dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_who_expects_what_is_emitted_gets_the_image(feeding, name):
-    view = feeding.view(State("scene 1", name, name))
+    view = feeding.view(ScalingState("scene 1", name, name))
     torch.testing.assert_close(view.fed, pictures()["scene 1"][0], rtol=0, atol=2e-6)
     assert view.outside == 0 and all(row.relative <= ROUNDING for row in view.rows.values())
     assert "the right range; 0 % of the image lies outside 0–1" in view.sentence()
@@ -95,7 +95,7 @@ def test_who_expects_what_is_emitted_gets_the_image(feeding, name):
 
 def test_two_formats_are_mixed_up_by_hand(feeding):
     """BGR levels less their mean, taken for normalized RGB."""
-    view = feeding.view(State("scene 2", "detectron2", "torchvision"))
+    view = feeding.view(ScalingState("scene 2", "detectron2", "torchvision"))
     image = pictures()["scene 2"][0]
     emitted = 255 * image.flip(0) - torch.tensor([103.53, 116.28, 123.675]).reshape(3, 1, 1)
     mean, std = (torch.tensor(x).reshape(3, 1, 1) for x in (MEAN, STD))
@@ -108,7 +108,9 @@ def test_two_formats_are_mixed_up_by_hand(feeding):
 # ---------------------------------------------------------------- what comes of it
 
 
-@pytest.mark.parametrize("state", [State("scene 3", "0-255"), State("coffee", "BGR", "keras-tf")])
+@pytest.mark.parametrize(
+    "state", [ScalingState("scene 3", "0-255"), ScalingState("coffee", "BGR", "keras-tf")]
+)
 def test_the_histograms_are_those_around_the_first_convolution(feeding, model, state):
     view, image = feeding.view(state), pictures()[state.picture][0]
     entering = normalize(view.fed), normalize(image)
@@ -127,7 +129,9 @@ def test_the_histograms_are_those_around_the_first_convolution(feeding, model, s
             assert np.abs(shares.numpy() - counts / values.numel()).max() < 2e-3
 
 
-@pytest.mark.parametrize("state", [State("scene 0", "halved"), State("cat", "keras-caffe")])
+@pytest.mark.parametrize(
+    "state", [ScalingState("scene 0", "halved"), ScalingState("cat", "keras-caffe")]
+)
 def test_the_rows_are_those_of_the_stages_one_after_the_other(feeding, model, state):
     view = feeding.view(state)
     assert list(view.rows) == list(STAGES)
@@ -144,7 +148,7 @@ def test_the_rows_are_those_of_the_stages_one_after_the_other(feeding, model, st
 
 def test_the_boxes_are_the_detectors_from_a_score_of_one_half(trained):
     for picture, (image, target) in pictures().items():
-        view = trained.view(State(picture, "halved"))
+        view = trained.view(ScalingState(picture, "halved"))
         with torch.no_grad():
             [result] = trained._model([image * 0.5])
         kept = result["scores"] >= 0.5
@@ -165,7 +169,7 @@ def test_matched_boxes_are_those_of_evaluate(trained):
     for picture, (image, target) in pictures().items():
         if target is None:
             continue
-        view = trained.view(State(picture))
+        view = trained.view(ScalingState(picture))
         scores = evaluate(trained._model, [(image, target)])
         assert view.found == round(scores.recall * len(view.truth))
         assert view.false == round(scores.false_positives)
@@ -218,7 +222,7 @@ def test_a_box_that_an_object_has_been_taken_by_is_false():
 
 
 def test_the_sentence_carries_the_numbers(feeding):
-    view = feeding.view(State("scene 0", "0-255"))
+    view = feeding.view(ScalingState("scene 0", "0-255"))
     sentence = view.sentence()
     assert sentence.startswith("scene 0, emitted as 0-255, taken for 0-1: the network gets −2.1 … ")
     assert between(view.entering.span) in sentence and between(view.entering.right_span) in sentence
@@ -226,7 +230,7 @@ def test_the_sentence_carries_the_numbers(feeding):
     assert f"finds {view.found} of {len(view.truth)} objects, {view.false} false" in sentence
     off = two_digits(view.rows[view.largest].relative)
     assert f"off most at {view.largest}: by {off} × the largest right value" in sentence
-    photo = feeding.view(State("cat", "0-255")).sentence()
+    photo = feeding.view(ScalingState("cat", "0-255")).sentence()
     assert "(a photo has no truth)" in photo and "objects" not in photo
 
 
@@ -258,7 +262,7 @@ def test_two_digits_are_two_digits():
 @pytest.mark.filterwarnings("ignore:TF32")
 def test_the_presets_words_do_not_depend_on_rounding(trained, name):
     """Other convolutions, which round otherwise; and no score or overlap is near its limit."""
-    state = State(FIRST, PRESETS[name])
+    state = ScalingState(FIRST, PRESETS[name])
     sentence = trained.view(state).sentence()
     with torch.backends.mkldnn.flags(enabled=False):
         assert Feeding(trained._model).view(state).sentence() == sentence
@@ -272,14 +276,14 @@ def test_the_presets_words_do_not_depend_on_rounding(trained, name):
 
 def test_levels_blind_the_detector_and_milder_accidents_cost_less(trained):
     names = [name for name, (_, target) in pictures().items() if target]
-    objects = sum(len(trained.view(State(name)).truth) for name in names)
+    objects = sum(len(trained.view(ScalingState(name)).truth) for name in names)
     found = {
-        preset: sum(trained.view(State(name, emitted)).found for name in names) / objects
+        preset: sum(trained.view(ScalingState(name, emitted)).found for name in names) / objects
         for preset, emitted in PRESETS.items()
     }
     assert found.pop("0-255") < 0.2 and found.pop("right") > 0.8
     assert min(found.values()) > 0.5
-    first = trained.view(State(FIRST))
+    first = trained.view(ScalingState(FIRST))
     assert first.found == len(first.truth) and first.false == 0  # what the others are held against
 
 
@@ -293,29 +297,29 @@ def test_a_view_costs_one_forward_pass(model, monkeypatch):
     assert len(ran) == len(pictures())
     for picture in ("scene 0", "scene 5", "rocket"):
         ran.clear()
-        view = feeding.view(State(picture, "BGR"))
+        view = feeding.view(ScalingState(picture, "BGR"))
         assert len(ran) == 1 and torch.equal(ran[0], view.fed)
 
 
 def test_without_warming_a_picture_costs_a_second_pass_once(model, monkeypatch):
     feeding = Feeding(model)
     ran = passes(model, monkeypatch)
-    feeding.view(State("scene 0", "BGR"))
-    feeding.view(State("scene 0", "halved"))
+    feeding.view(ScalingState("scene 0", "BGR"))
+    feeding.view(ScalingState("scene 0", "halved"))
     assert len(ran) == 3
 
 
 def test_the_model_is_left_as_it_was():
     model = untrained()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    Feeding(model).view(State("scene 0", "0-255"))
+    Feeding(model).view(ScalingState("scene 0", "0-255"))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert not any(m.training for m in model.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_the_same_state_gives_the_same_numbers(feeding):
-    one, two = (feeding.view(State("scene 6", "keras-tf", "gluoncv")) for _ in range(2))
+    one, two = (feeding.view(ScalingState("scene 6", "keras-tf", "gluoncv")) for _ in range(2))
     assert one.rows == two.rows and one.boxes == two.boxes and one.sentence() == two.sentence()
 
 
@@ -339,8 +343,8 @@ def test_another_model_is_refused_in_one_sentence(make, error, sentence):
 
 def test_what_there_is_not_is_refused_in_one_sentence(feeding):
     with pytest.raises(ValueError, match="No picture 'dog' here: choose one of scene 0"):
-        feeding.view(State("dog"))
-    for state in (State("cat", "caffe"), State("cat", "0-1", "caffe")):
+        feeding.view(ScalingState("dog"))
+    for state in (ScalingState("cat", "caffe"), ScalingState("cat", "0-1", "caffe")):
         with pytest.raises(ValueError, match="No format 'caffe'"):
             feeding.view(state)
 
@@ -353,5 +357,5 @@ def test_maps_that_are_not_finite_are_refused_in_one_sentence(layer, value):
         broken.backbone.body.get_submodule(layer).weight[0, 0, 0, 0] = value
     words = "emitted as BGR and taken for 0-1, gives maps that are not finite: choose another"
     with pytest.raises(ValueError, match=words):
-        Feeding(broken).view(State("scene 0", "BGR"))
+        Feeding(broken).view(ScalingState("scene 0", "BGR"))
     assert not any(m._forward_hooks for m in broken.modules())

@@ -8,7 +8,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from data.results.small_batches.make import MovingAverages, corrected
 from helpers.fine_tuning import (
-    KINDS,
+    TRAINING_MODES,
     Sampler,
     accumulate,
     finetune,
@@ -68,7 +68,7 @@ def test_negative_control_over_several_updates(trained):
 
 
 def test_kinds_are_what_they_say(trained, four):
-    for kind in KINDS:
+    for kind in TRAINING_MODES:
         model = prepare(trained, kind)
         layers = list(norm_layers(model).values())
         assert model.training and len(layers) == 12

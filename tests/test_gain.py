@@ -14,7 +14,14 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from helpers.course.explorers import gain, live
-from helpers.course.explorers.gain import PRESETS, GainExplorer, State, channels, picture, read_eps
+from helpers.course.explorers.gain import (
+    PRESETS,
+    GainExplorer,
+    GainState,
+    channels,
+    picture,
+    read_eps,
+)
 from helpers.figures import PIXELS
 from helpers.networks import backbones
 from helpers.norms import freeze
@@ -162,22 +169,22 @@ def test_an_unknown_network_is_refused_in_one_sentence():
 def test_the_sentence_carries_the_numbers(resnet):
     v = resnet.variance[resnet.layers["bn1"]]
     shares = np.sort(resnet.shares("bn1", 1e-3))
-    sentence = picture(State(resnet, "bn1", 1e-3))[1]
+    sentence = picture(GainState(resnet, "bn1", 1e-3))[1]
     below = resnet.shares("bn1", 1e-3)[v < 1e-3]
     assert "bn1 of ResNet-50, stand-in weights, with eps 1e-3 instead of its own, 1e-5" in sentence
     assert f"64 channels, variance {v.min() * 1e4:.2f}e-4 … {v.max():.4f}" in sentence
     assert f"the 5 largest dots carry {100 * shares[-5:].sum():.0f} % of the layer's" in sentence
     assert f"the {len(below)} of variance below 1e-3 carry {100 * below.sum():.0f} %" in sentence
     assert "variance 0" not in sentence
-    assert "no variance is below 1e-5" in picture(State(resnet, "bn1", 0.0))[1]
+    assert "no variance is below 1e-5" in picture(GainState(resnet, "bn1", 0.0))[1]
 
 
 def test_its_own_eps_makes_no_difference_and_no_sizes(resnet):
-    png, sentence = picture(State(resnet, "bn1", 1e-5))
+    png, sentence = picture(GainState(resnet, "bn1", 1e-5))
     assert "with its own eps, 1e-5" in sentence and sentence.endswith("; no difference.")
     image = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
     ring = (np.abs(image - [0x7A, 0x34, 0]).sum(2) < 40)[:, : PIXELS // 2]
-    other = Image.open(io.BytesIO(picture(State(resnet, "bn1", 0.0))[0])).convert("RGB")
+    other = Image.open(io.BytesIO(picture(GainState(resnet, "bn1", 0.0))[0])).convert("RGB")
     large = (np.abs(np.asarray(other).astype(int) - [0x7A, 0x34, 0]).sum(2) < 40)[:, : PIXELS // 2]
     leftmost = [columns.nonzero()[0].min() for columns in (ring.any(0), large.any(0))]
     assert leftmost[0] - leftmost[1] == pytest.approx(12 - 2.5, abs=1)  # LARGE − SMALL
@@ -190,7 +197,7 @@ def test_channels_of_variance_0_are_counted_and_their_gain_is_said(lite0, eps, i
     layer = lite0.most_affected()
     here = (lite0.variance[lite0.layers[layer]] == 0).sum()
     words = f"130 of the network's channels, {here} of them here, have variance 0: their gain is "
-    assert picture(State(lite0, layer, eps))[1].endswith(f"{words}{is_}.")
+    assert picture(GainState(lite0, layer, eps))[1].endswith(f"{words}{is_}.")
 
 
 def test_every_eps_is_drawn_on_the_same_axes(resnet, lite0):
@@ -210,18 +217,20 @@ def test_a_tiny_or_a_dead_network_is_drawn(resnet):
     for variances in ([0.0], [1e-30, 5.0], [1e9]):
         found = channels(layer_of(variances))
         for eps in (*PRESETS, 1.0, 1e-300):
-            assert Image.open(io.BytesIO(picture(State(found, "the model", eps))[0])).width == 800
+            assert (
+                Image.open(io.BytesIO(picture(GainState(found, "the model", eps))[0])).width == 800
+            )
 
 
 @pytest.mark.parametrize("eps", [-1e-5, float("nan"), float("inf"), 2.0])
 def test_a_bad_eps_is_refused_in_one_sentence(resnet, eps):
     with pytest.raises(ValueError, match="eps must be a number from 0 to 1, such as 1e-5, not "):
-        picture(State(resnet, "bn1", eps))
+        picture(GainState(resnet, "bn1", eps))
 
 
 def test_an_unknown_layer_is_refused_in_one_sentence(resnet):
     with pytest.raises(ValueError, match="No layer 'bn7' in ResNet-50"):
-        picture(State(resnet, "bn7", 0.0))
+        picture(GainState(resnet, "bn7", 0.0))
 
 
 @pytest.mark.parametrize(("text", "eps"), [("1e-5", 1e-5), (" 0.001 ", 1e-3), ("0", 0), ("1", 1)])
@@ -241,7 +250,7 @@ def test_what_is_no_eps_is_refused_in_one_sentence(text):
 def test_the_presets_frames_are_the_pictures_of_the_presets(explorer, resnet):
     assert explorer.preset.options == ("0", "1e-5", "1e-3", "custom")
     for eps, frame in zip(PRESETS, explorer.frames, strict=False):
-        png, sentence = picture(State(resnet, "bn1", eps))
+        png, sentence = picture(GainState(resnet, "bn1", eps))
         assert png_in(frame) == png and sentence_in(frame) == sentence
     assert "this frame shows it live" in explorer.frames[-1]
     assert len(set(explorer.frames)) == 4
@@ -270,7 +279,7 @@ def test_an_eps_of_ones_own_switches_to_custom_and_is_shown_there(explorer, resn
     presets = explorer.frames[:3]
     explorer.eps.value = "2e-4"
     assert explorer.preset.value == "custom"
-    png, sentence = picture(State(resnet, "bn1", 2e-4))
+    png, sentence = picture(GainState(resnet, "bn1", 2e-4))
     assert png_in(explorer.frames[-1]) == png and sentence_in(explorer.frames[-1]) == sentence
     assert explorer.frames[:3] == presets
 
@@ -281,7 +290,7 @@ def test_another_layer_switches_to_custom_and_the_presets_follow(explorer, resne
     assert explorer.preset.value == "custom" and explorer.eps.value == "1e-3"
     assert explorer.frames[-1] == explorer.frames[2]
     for eps, frame in zip(PRESETS, explorer.frames, strict=False):
-        assert sentence_in(frame) == picture(State(resnet, "layer2.0.bn1", eps))[1]
+        assert sentence_in(frame) == picture(GainState(resnet, "layer2.0.bn1", eps))[1]
 
 
 def test_of_a_burst_of_layers_the_presets_are_drawn_for_the_last_only(
@@ -297,7 +306,7 @@ def test_of_a_burst_of_layers_the_presets_are_drawn_for_the_last_only(
 
     asyncio.run(burst())
     assert [state.layer[-3:] for state in drawn] == ["bn1", "bn2", "bn3", "bn3", "bn3", "bn3"]
-    assert sentence_in(explorer.frames[1]) == picture(State(resnet, "layer1.0.bn3", 1e-5))[1]
+    assert sentence_in(explorer.frames[1]) == picture(GainState(resnet, "layer1.0.bn3", 1e-5))[1]
 
 
 def test_another_network_brings_its_layers_and_starts_at_its_most_affected(explorer, lite0):
@@ -387,5 +396,5 @@ def test_the_text_stays_that_of_the_first_preset_whatever_is_shown(explorer):
 
 def test_the_same_state_gives_the_same_bytes(resnet, lite0):
     for found in (resnet, lite0):
-        states = [State(found, found.most_affected(), eps) for eps in PRESETS]
+        states = [GainState(found, found.most_affected(), eps) for eps in PRESETS]
         assert [picture(s) for s in states] == [picture(s) for s in states]

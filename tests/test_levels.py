@@ -10,14 +10,14 @@ from helpers.compare import ROUNDING
 from helpers.course.explorers.levels import (
     BATCH,
     BATCHNORM,
+    BODY_KINDS,
     EPS_0,
     FROZEN,
-    KINDS,
     LEVELS,
     MEAN,
     YOURS,
     Levels,
-    State,
+    PyramidState,
 )
 from helpers.faster_rcnn import walk
 from helpers.inputs import photos
@@ -33,12 +33,12 @@ def levels():
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BODY_KINDS)
 def test_a_view_is_what_the_models_give(levels, level, kind):
     exact = load_detector().double()
     image = levels.pictures[SCENE][0].double()
-    base, now = walk(exact, image), walk(replace_norms(exact, KINDS[kind]).eval(), image)
-    view = levels.view(State(SCENE, level, MEAN, kind))
+    base, now = walk(exact, image), walk(replace_norms(exact, BODY_KINDS[kind]).eval(), image)
+    view = levels.view(PyramidState(SCENE, level, MEAN, kind))
     assert torch.equal(view.map, now.maps[level][0].mean(0))
     wanted = (now.maps[level] - base.maps[level])[0].mean(0)
     assert torch.allclose(view.difference, wanted, atol=1e-12)
@@ -59,20 +59,20 @@ def test_a_view_is_what_the_models_give(levels, level, kind):
 
 
 def test_a_channel_is_that_channel(levels):
-    mean, first = (levels.view(State(SCENE, "P4", channel)) for channel in (MEAN, 3))
+    mean, first = (levels.view(PyramidState(SCENE, "P4", channel)) for channel in (MEAN, 3))
     walked = walk(load_detector().double(), levels.pictures[SCENE][0].double())
     assert torch.equal(first.map, walked.maps["P4"][0, 3])
     assert not torch.equal(mean.map, first.map)
 
 
 def test_differences_have_their_sizes(levels):
-    off = {kind: levels.view(State(SCENE, "P3", MEAN, kind)).off for kind in KINDS}
+    off = {kind: levels.view(PyramidState(SCENE, "P3", MEAN, kind)).off for kind in BODY_KINDS}
     assert off[BATCHNORM] == 0 and off[FROZEN] <= ROUNDING
     assert ROUNDING < off[EPS_0] < 1e-3 and off[BATCH] > 0.1
 
 
 def test_boxes_and_their_levels_are_those_of_the_detector(levels):
-    view = levels.view(State(SCENE, "C2"))
+    view = levels.view(PyramidState(SCENE, "C2"))
     with torch.no_grad():
         [result] = load_detector().double()([levels.pictures[SCENE][0].double()])
     sure = result["scores"] >= 0.5
@@ -83,7 +83,7 @@ def test_boxes_and_their_levels_are_those_of_the_detector(levels):
         side = ((box.xyxy[2] - box.xyxy[0]) * (box.xyxy[3] - box.xyxy[1])) ** 0.5
         assert abs(box.pooled_from - (4 + torch.tensor(side / 64).log2().item())) < 1.6
     assert len(view.truth) == 3
-    assert levels.view(State("cat", "C2")).truth is None
+    assert levels.view(PyramidState("cat", "C2")).truth is None
 
 
 def test_a_new_kind_costs_one_pass_and_a_level_none():
@@ -91,16 +91,16 @@ def test_a_new_kind_costs_one_pass_and_a_level_none():
     ran = []
     for kind, model in levels._models.items():
         model.backbone.body.register_forward_hook(lambda *_, kind=kind: ran.append(kind))
-    levels.view(State(SCENE, "C2"))
+    levels.view(PyramidState(SCENE, "C2"))
     assert ran == [BATCHNORM]
     for level in LEVELS:
         for channel in (MEAN, 5):
-            levels.view(State(SCENE, level, channel))
+            levels.view(PyramidState(SCENE, level, channel))
     assert ran == [BATCHNORM]
-    levels.view(State(SCENE, "P2", MEAN, BATCH))
-    levels.view(State(SCENE, "P6", 1, BATCH))
+    levels.view(PyramidState(SCENE, "P2", MEAN, BATCH))
+    levels.view(PyramidState(SCENE, "P6", 1, BATCH))
     assert ran == [BATCHNORM, BATCH]
-    levels.view(State("cat", "P2", MEAN, BATCH))
+    levels.view(PyramidState("cat", "P2", MEAN, BATCH))
     assert ran[2:] == [BATCHNORM, BATCH]
 
 
@@ -108,14 +108,14 @@ def test_what_is_kept_is_bounded(monkeypatch):
     monkeypatch.setattr("helpers.course.explorers.levels.KEPT", 3)
     levels = Levels(load_detector())
     for name in list(levels.pictures)[:5]:
-        levels.view(State(name, "C2", MEAN, EPS_0))
+        levels.view(PyramidState(name, "C2", MEAN, EPS_0))
     assert len(levels._walks) == 3
 
 
 def test_the_detector_stays_as_it_was():
     model = load_detector()
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    Levels(model).view(State(SCENE, "P2", MEAN, BATCH))
+    Levels(model).view(PyramidState(SCENE, "P2", MEAN, BATCH))
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
     assert model.roi_heads.box_roi_pool.scales is None
 
@@ -126,21 +126,23 @@ def test_any_size_of_a_readers_own_image(shape):
     levels = Levels(load_detector(), image)
     assert list(levels.pictures)[0] == YOURS
     for level in LEVELS:
-        view = levels.view(State(YOURS, level, MEAN, BATCH))
+        view = levels.view(PyramidState(YOURS, level, MEAN, BATCH))
         assert view.image.shape[1:] == tuple(walk(load_detector(), image[0]).size)
         assert view.sentence().startswith("yours, batch statistics")
 
 
 def test_the_image_is_the_picture(levels):
-    assert (levels.view(State("cat", "P2")).image - levels.pictures["cat"][0]).abs().max() < 1e-6
+    assert (
+        levels.view(PyramidState("cat", "P2")).image - levels.pictures["cat"][0]
+    ).abs().max() < 1e-6
 
 
 def test_what_is_no_choice_is_one_sentence(levels):
     for state, words in (
-        (State("dog", "C2"), "No picture 'dog' here: choose one of scene 0"),
-        (State(SCENE, "P7"), "No level 'P7' here: choose one of C2"),
-        (State(SCENE, "P2", 99), "No channel 99 here: choose one of mean, 0"),
-        (State(SCENE, "P2", 0, "GroupNorm"), "No kind of normalization 'GroupNorm' here"),
+        (PyramidState("dog", "C2"), "No picture 'dog' here: choose one of scene 0"),
+        (PyramidState(SCENE, "P7"), "No level 'P7' here: choose one of C2"),
+        (PyramidState(SCENE, "P2", 99), "No channel 99 here: choose one of mean, 0"),
+        (PyramidState(SCENE, "P2", 0, "GroupNorm"), "No kind of normalization 'GroupNorm' here"),
     ):
         with pytest.raises(ValueError, match=re.escape(words)):
             levels.view(state)
@@ -174,14 +176,14 @@ def test_nan_scores_are_said():
     with torch.no_grad():
         model.roi_heads.box_predictor.cls_score.bias.fill_(torch.nan)
     with pytest.raises(ValueError, match="comes out of the box head"):
-        Levels(model).view(State(SCENE, "C2"))
+        Levels(model).view(PyramidState(SCENE, "C2"))
 
 
 def test_nothing_found_is_said():
     model = load_detector()
     with torch.no_grad():
         model.roi_heads.box_predictor.cls_score.bias[0] = 100.0
-    view = Levels(model).view(State(SCENE, "P3", MEAN, EPS_0))
+    view = Levels(model).view(PyramidState(SCENE, "P3", MEAN, EPS_0))
     assert (
         view.boxes == []
         and "Boxes: none. Lost of BatchNorm's 0 boxes (IoU below 0.9): 0." in view.sentence()

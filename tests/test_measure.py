@@ -93,15 +93,15 @@ def test_every_other_round_runs_backwards_for_long_enough():
 def test_ratios_are_of_rounds_not_of_medians():
     ratio = Times((2.0, 20.0, 200.0)).over(Times((1.0, 10.0, 100.0)))
     assert ratio.rounds == (2, 2, 2) and ratio.median == 2 and ratio.spread == 0
-    assert ratio.told and str(ratio) == "2.00 ± 0"
+    assert ratio.is_resolved and str(ratio) == "2.00 ± 0"
 
 
 def test_an_effect_within_the_spread_is_not_told():
     ratio = Ratio((0.9, 1.0, 1.1, 1.2, 1.3))
     assert ratio.spread == pytest.approx(0.2) and ratio.median == 1.1
-    assert not ratio.told
+    assert not ratio.is_resolved
     assert str(ratio) == "no difference beyond the spread of ±0.2"
-    assert Ratio((1.3, 1.35, 1.4)).told
+    assert Ratio((1.3, 1.35, 1.4)).is_resolved
 
 
 def test_rounds_without_quartiles_are_refused():

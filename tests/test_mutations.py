@@ -242,8 +242,8 @@ MUTATIONS = [
     Mutation(
         SEVENTH,
         "passes",
-        '"FrozenBN": Way(_kind("frozen"), Passes(4, 2))',
-        '"FrozenBN": Way(_kind("frozen"), Passes(2, 2))',
+        '"FrozenBN": Implementation(_kind("frozen"), Passes(4, 2))',
+        '"FrozenBN": Implementation(_kind("frozen"), Passes(2, 2))',
         "helpers/implementations.py",
     ),
     Mutation(SEVENTH, "plotted way", '("trick", "loop")', '("trick", "agnostic")', SPEED),

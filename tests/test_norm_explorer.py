@@ -14,7 +14,7 @@ from traitlets import Bunch
 
 from helpers.course.explorers import live, norm
 from helpers.course.explorers.norm import NormExplorer, frame
-from helpers.course.explorers.side_by_side import PRESETS, Side, State, view
+from helpers.course.explorers.side_by_side import PRESETS, NormState, Side, view
 from helpers.inputs import photos
 from helpers.networks import backbones
 from helpers.norms import KINDS
@@ -218,7 +218,7 @@ def test_every_control_has_a_label_and_every_kind_can_be_chosen(explorer):
 
 
 def test_the_state_of_a_new_explorer_is_the_first_preset(explorer):
-    assert explorer.state == FIRST and isinstance(explorer.state, State)
+    assert explorer.state == FIRST and isinstance(explorer.state, NormState)
 
 
 def test_networks_at_hand_are_used_and_not_loaded_again(monkeypatch):

@@ -21,11 +21,11 @@ from helpers.inputs.pixels import (
     PadWithColor,
     PixelFormat,
     Rescale,
-    accidents,
     convert,
     diagnose,
     fold,
     fold_naively,
+    loader_mistakes,
 )
 
 GOLDEN = json.loads((DATA / "golden" / "mxnet_rescale.json").read_text())
@@ -181,7 +181,7 @@ def test_a_bad_image_gets_one_sentence(image, error, sentence):
     with pytest.raises(error, match=sentence):
         diagnose(image)
     if "NaN" not in sentence:
-        for call in (Rescale(), PadWithColor((1, 1, 1, 1), (0, 0, 0)), *accidents.values()):
+        for call in (Rescale(), PadWithColor((1, 1, 1, 1), (0, 0, 0)), *loader_mistakes.values()):
             with pytest.raises(error, match=sentence):
                 call(image)
 
@@ -376,13 +376,13 @@ def test_what_cannot_be_folded_says_why(conv, error, sentence):
             call(conv, PLAIN, "torchvision")
 
 
-# accidents
+# loader_mistakes
 
 
 @pytest.mark.parametrize("name", photos.NAMES)
 def test_the_accidents_are_their_definitions(name):
     p = PHOTOS[name]
-    found = {accident: make(p) for accident, make in accidents.items()}
+    found = {accident: make(p) for accident, make in loader_mistakes.items()}
     mean, std = torch.tensor(GOLDEN["mean"]), torch.tensor(GOLDEN["std"])
     caffe = torch.tensor([103.939, 116.779, 123.68]).reshape(3, 1, 1)
     expected = {
@@ -402,7 +402,7 @@ def test_the_accidents_are_their_definitions(name):
 
 def test_gamma_undoes_srgb():
     p = torch.linspace(0, 1, 999, dtype=torch.float64).reshape(3, 9, 37)
-    linear = accidents["gamma"](p)
+    linear = loader_mistakes["gamma"](p)
     encoded = torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     torch.testing.assert_close(encoded, p, rtol=0, atol=1e-7)  # IEC's knees round to 8e-8
     assert (linear <= p).all() and linear.min() == 0 and linear.max() == 1
@@ -470,10 +470,10 @@ WARNINGS = {
 }
 
 
-@pytest.mark.parametrize("accident", accidents)
+@pytest.mark.parametrize("accident", loader_mistakes)
 @pytest.mark.parametrize("photo", photos.NAMES)
 def test_the_accidents_that_can_be_seen_are_warned_of(photo, accident):
-    image = accidents[accident](PHOTOS[photo])
+    image = loader_mistakes[accident](PHOTOS[photo])
     warning = diagnose(image, "0-1").warning
     if accident in WARNINGS:
         assert WARNINGS[accident] in warning
@@ -487,7 +487,7 @@ def test_the_accidents_that_can_be_seen_are_warned_of(photo, accident):
 
 @pytest.mark.parametrize("photo", photos.NAMES)
 def test_what_a_detector_holds_after_its_own_normalization(photo):
-    twice = convert(accidents["normalized twice"](PHOTOS[photo]), PLAIN, "torchvision")
+    twice = convert(loader_mistakes["normalized twice"](PHOTOS[photo]), PLAIN, "torchvision")
     found = diagnose(twice)
     assert top(found) == "torchvision, twice"
     assert "normalized twice" in found.warning
@@ -533,7 +533,7 @@ def test_another_format_can_be_expected():
 
 
 def test_the_text_is_short_and_stable():
-    assert repr(diagnose(accidents["halved"](PHOTOS["astronaut"]))) == (
+    assert repr(diagnose(loader_mistakes["halved"](PHOTOS["astronaut"]))) == (
         "Range 0 … 0.5, channel means 0.278, 0.207, 0.189.\n"
         "halved              0.92\n"
         "0-1                 0.05\n"
@@ -558,7 +558,7 @@ def test_the_page_says_in_words_what_it_shows_in_color():
 
     for image, word in (
         (PHOTOS["cat"], "No warning."),
-        (accidents["0-255"](PHOTOS["cat"]), "Warning: Levels 0–255"),
+        (loader_mistakes["0-255"](PHOTOS["cat"]), "Warning: Levels 0–255"),
     ):
         page = diagnose(image)._repr_html_()
         text = Text()

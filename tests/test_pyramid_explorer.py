@@ -22,7 +22,7 @@ from helpers.course.explorers.levels import (
     MEAN,
     YOURS,
     Levels,
-    State,
+    PyramidState,
 )
 from helpers.course.explorers.overlay import Collage
 from helpers.course.explorers.pyramid import (
@@ -80,7 +80,7 @@ def panel(png, column, row):
     return pixels(png)[top : top + SIDE, LEFTS[column] : LEFTS[column] + SIDE]
 
 
-@pytest.mark.parametrize("state", [*PRESETS.values(), State("cat", "P5", 3, EPS_0)], ids=str)
+@pytest.mark.parametrize("state", [*PRESETS.values(), PyramidState("cat", "P5", 3, EPS_0)], ids=str)
 def test_the_picture_is_a_small_palette_png_on_white(levels, state):
     png = picture(levels.view(state))
     image = Image.open(io.BytesIO(png))
@@ -91,7 +91,7 @@ def test_the_picture_is_a_small_palette_png_on_white(levels, state):
 
 
 def test_the_image_lies_below_its_boxes(levels):
-    view = replace(levels.view(State(FIRST, "P3")), boxes=[], truth=[])
+    view = replace(levels.view(PyramidState(FIRST, "P3")), boxes=[], truth=[])
     drawn = panel(picture(view), 2, 0)
     wanted = (255 * view.image.clamp(0, 1)).permute(1, 2, 0).numpy().repeat(2, 0).repeat(2, 1)
     assert np.abs(drawn - wanted).mean() < 8  # a palette holds fewer colors
@@ -100,7 +100,7 @@ def test_the_image_lies_below_its_boxes(levels):
 @pytest.mark.parametrize("level", ["C2", "C5", "P3", "P6"])
 @pytest.mark.parametrize("channel", [MEAN, 2])
 def test_the_map_is_the_levels_from_dark_to_bright(levels, level, channel):
-    view = levels.view(State(FIRST, level, channel))
+    view = levels.view(PyramidState(FIRST, level, channel))
     share = ((view.map - view.map.min()) / (view.map.max() - view.map.min())).numpy()
     wanted = (activation_map()(np.rint(40 * share) / 40)[..., :3] * 255).round()
     factor = SIDE // len(wanted)
@@ -109,7 +109,7 @@ def test_the_map_is_the_levels_from_dark_to_bright(levels, level, channel):
 
 
 def test_the_difference_is_white_where_there_is_none_and_has_signs(levels):
-    view = levels.view(State(FIRST, "P3", MEAN, BATCH))
+    view = levels.view(PyramidState(FIRST, "P3", MEAN, BATCH))
     share = (view.difference / view.difference.abs().max()).numpy()
     wanted = (difference_map()(np.rint(20 * share + 20) / 40)[..., :3] * 255).round()
     drawn = panel(picture(view), 1, 1)
@@ -120,7 +120,7 @@ def test_the_difference_is_white_where_there_is_none_and_has_signs(levels):
 def test_what_is_mere_rounding_is_an_empty_panel_without_digits(levels, kind, monkeypatch):
     words, draw = [], Collage.text
     monkeypatch.setattr(Collage, "text", lambda *a, **k: words.append(a[3]) or draw(*a, **k))
-    png = picture(levels.view(State(FIRST, "P3", MEAN, kind)))
+    png = picture(levels.view(PyramidState(FIRST, "P3", MEAN, kind)))
     assert (panel(png, 1, 1) == rgb(EMPTY)).all()
     said = "nothing to subtract" if kind == BATCHNORM else "no larger than rounding (≤ 1e-5)"
     assert any(said in word for word in words)
@@ -129,7 +129,7 @@ def test_what_is_mere_rounding_is_an_empty_panel_without_digits(levels, kind, mo
 def test_boxes_have_the_color_and_the_name_of_their_level(levels, monkeypatch):
     words, draw = [], Collage.text
     monkeypatch.setattr(Collage, "text", lambda *a, **k: words.append(a[3]) or draw(*a, **k))
-    view = levels.view(State(FIRST, "P3"))
+    view = levels.view(PyramidState(FIRST, "P3"))
     drawn = panel(picture(view), 2, 0)
     for box in view.boxes:
         left, top, right, bottom = (round(2 * value) for value in box.xyxy)
@@ -148,7 +148,11 @@ def test_no_words_leave_the_picture_or_touch_the_next_column(levels, monkeypatch
     monkeypatch.setattr(Collage, "text", text)
     for state in (
         *PRESETS.values(),
-        *(State(name, level, 15, BATCH) for name in ("scene 5", "rocket") for level in LEVELS),
+        *(
+            PyramidState(name, level, 15, BATCH)
+            for name in ("scene 5", "rocket")
+            for level in LEVELS
+        ),
     ):
         placed.clear()
         picture(levels.view(state))
@@ -163,7 +167,7 @@ def test_no_words_leave_the_picture_or_touch_the_next_column(levels, monkeypatch
 def test_nothing_found_is_an_empty_labelled_picture(levels, monkeypatch):
     words, draw = [], Collage.text
     monkeypatch.setattr(Collage, "text", lambda *a, **k: words.append(a[3]) or draw(*a, **k))
-    view = levels.view(State(FIRST, "P3"))
+    view = levels.view(PyramidState(FIRST, "P3"))
     picture(replace(view, boxes=[], proposals=view.proposals[:0], pooled=0))
     assert "dashed: truth, 3; none found" in words
     assert any("none to draw" in word for word in words)
@@ -195,7 +199,7 @@ def test_a_control_switches_to_custom(explorer, levels):
     explorer.level.value = "P5"
     explorer.channel.value = 7
     explorer.kind.value = EPS_0
-    assert shows(explorer.frames[-1], levels, State(FIRST, "P5", 7, EPS_0))
+    assert shows(explorer.frames[-1], levels, PyramidState(FIRST, "P5", 7, EPS_0))
     assert explorer.preset.value == "custom" and explorer.frames[:ALL] == presets
 
 

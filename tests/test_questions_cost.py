@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from helpers.course.checkers import TASKS
-from helpers.implementations import WAYS
+from helpers.implementations import IMPLEMENTATIONS
 from helpers.measure import kept_for_backward
 from helpers.norms import norm_layers
 
@@ -15,7 +15,7 @@ def test_eval_mode_saves_no_memory():
     x = torch.rand(4, 3, 34, 34)
     kept = {}
     for way in ("BN train", "BN eval", "BN eval, affine frozen", "FrozenBN"):
-        made = WAYS[way].make(network)
+        made = IMPLEMENTATIONS[way].make(network)
         if way == "BN eval, affine frozen":
             for layer in norm_layers(made).values():
                 layer.requires_grad_(False)

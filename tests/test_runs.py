@@ -7,7 +7,7 @@ import pytest
 
 from helpers.course.stored import runs
 from helpers.course.stored.runs import (
-    READINGS,
+    STATISTICS_SOURCES,
     by_rate,
     by_seed,
     by_size,
@@ -41,7 +41,7 @@ def test_every_batchnorm_run_is_read_in_four_ways(rows):
         if kind == "untrained":
             wanted = ["moving average", "recalibrated", *(f"own, {b}" for b in (1, 2, 4, 16))]
         beside = (kind, size, shift, rate) == ("train", 16, "texture and light", runs.RATE)
-        assert sorted(read) == sorted([*(wanted or READINGS), *["own, 1"] * beside])
+        assert sorted(read) == sorted([*(wanted or STATISTICS_SOURCES), *["own, 1"] * beside])
 
 
 def test_the_main_table_has_six_paired_seeds():
@@ -78,7 +78,10 @@ def test_the_negative_control_holds_up_to_chance_in_float32():
 
 def test_at_sixteen_the_corrected_momentum_is_the_layers_own():
     for kind in ("train", "train, affine frozen"):
-        a, b = (by_size(load_runs("runs"), kind=kind, statistics=read)[16] for read in READINGS[:2])
+        a, b = (
+            by_size(load_runs("runs"), kind=kind, statistics=read)[16]
+            for read in STATISTICS_SOURCES[:2]
+        )
         assert a == b
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from helpers.course.explorers import live
 from helpers.course.explorers import scaling as module
-from helpers.course.explorers.feeding import PRESETS, Box, Feeding, State, formats, pictures
+from helpers.course.explorers.feeding import PRESETS, Box, Feeding, ScalingState, formats, pictures
 from helpers.course.explorers.overlay import TAG, Collage, Tags
 from helpers.course.explorers.scaling import (
     FALSE,
@@ -87,7 +87,7 @@ def widgets(widget):
 @pytest.mark.parametrize("name", ["scene 0", "scene 4", "astronaut"])
 def test_the_picture_is_a_small_palette_png_on_white(feeding, name):
     for emitted in EMITTED:
-        png = picture(feeding.view(State(name, emitted)))
+        png = picture(feeding.view(ScalingState(name, emitted)))
         image = Image.open(io.BytesIO(png))
         assert (image.format, image.mode, image.size) == ("PNG", "P", (PIXELS, HEIGHT))
         assert image.convert("RGB").getpixel((1, 1)) == (255, 255, 255)
@@ -96,7 +96,7 @@ def test_the_picture_is_a_small_palette_png_on_white(feeding, name):
 
 @pytest.mark.parametrize("emitted", [*EMITTED, "divided twice", "keras-caffe"])
 def test_the_image_is_what_is_fed_clipped_to_0_1(feeding, emitted):
-    view = replace(feeding.view(State("scene 0", emitted)), boxes=[], truth=[])
+    view = replace(feeding.view(ScalingState("scene 0", emitted)), boxes=[], truth=[])
     drawn = pixels(picture(view))[TOP : TOP + 384, PHOTO : PHOTO + 384]
     wanted = (255 * view.fed.clamp(0, 1)).permute(1, 2, 0).numpy()
     wanted = wanted.repeat(3, 0).repeat(3, 1)
@@ -104,7 +104,7 @@ def test_the_image_is_what_is_fed_clipped_to_0_1(feeding, emitted):
 
 
 def test_boxes_are_drawn_where_they_are(feeding):
-    view = feeding.view(State("scene 0", "0-255"))
+    view = feeding.view(ScalingState("scene 0", "0-255"))
     found, wrong = Box((20, 30, 60, 80), 1, 0.9, True), Box((70, 40, 100, 90), 2, 0.8, False)
     view = replace(view, boxes=[found, wrong], truth=[])
     image = pixels(picture(view))
@@ -121,7 +121,7 @@ def test_boxes_are_drawn_where_they_are(feeding):
 
 
 def test_labels_hide_no_other_label_and_stay_in_the_image(feeding):
-    view, limits = feeding.view(State("scene 0")), (PHOTO, TOP, PHOTO + 384, TOP + 384)
+    view, limits = feeding.view(ScalingState("scene 0")), (PHOTO, TOP, PHOTO + 384, TOP + 384)
     tags = Tags(Collage(HEIGHT, np.zeros((1, 3), int)), limits)
     for box in [(60, 90, 180, 240), (66, 90, 192, 240), (60, 87, 180, 237), (330, 0, 384, 384)]:
         left, top, right, bottom = box
@@ -138,7 +138,7 @@ def test_labels_hide_no_other_label_and_stay_in_the_image(feeding):
 def test_what_is_found_what_is_false_and_what_is_missed_is_said_in_words(feeding, monkeypatch):
     words = []
     monkeypatch.setattr(Collage, "text", lambda *args, **_: words.append(args[3]))
-    view = feeding.view(State("scene 0", "0-255"))
+    view = feeding.view(ScalingState("scene 0", "0-255"))
     box = (20.0, 30.0, 60.0, 80.0)
     boxes = [Box(box, 1, 0.97, True), Box(box, 2, 0.6, False)]
     truth = [Box(box, 1, 1.0, True), Box(box, 3, 1.0, False)]
@@ -154,7 +154,7 @@ def test_what_is_found_what_is_false_and_what_is_missed_is_said_in_words(feeding
 
 
 def test_the_bars_are_as_long_as_the_logarithm(feeding):
-    view = feeding.view(State("scene 0", "keras-tf"))
+    view = feeding.view(ScalingState("scene 0", "keras-tf"))
     relative = dict(zip(view.rows, (0.0, 1e-6, 1e-2, 3.0, 1e6), strict=True))
     rows = {stage: row._replace(relative=relative[stage]) for stage, row in view.rows.items()}
     image = pixels(picture(replace(view, rows=rows)))
@@ -170,12 +170,12 @@ def test_mere_rounding_has_no_bar_and_no_digits(feeding, monkeypatch):
     words = []
     draw = Collage.text
     monkeypatch.setattr(Collage, "text", lambda *a, **k: words.append(a[3]) or draw(*a, **k))
-    image = pixels(picture(feeding.view(State("scene 0", "detectron", "detectron"))))
+    image = pixels(picture(feeding.view(ScalingState("scene 0", "detectron", "detectron"))))
     assert words.count("≤ 1e-5") == 5 and not near(image[THIRD:], ORANGE).any()
 
 
 def test_the_histograms_are_drawn_over_their_limits(feeding):
-    view = feeding.view(State("scene 0", "0-255"))
+    view = feeding.view(ScalingState("scene 0", "0-255"))
     image = pixels(picture(view))
     filled = near(image[TOP : TOP + module.PLOT, module.LEFT : module.RIGHT], FILL)
     shares = view.entering.fed.numpy()
@@ -187,7 +187,7 @@ def test_the_histograms_are_drawn_over_their_limits(feeding):
 
 
 def test_the_same_view_gives_the_same_bytes(feeding):
-    views = [feeding.view(State("coffee", emitted)) for emitted in EMITTED]
+    views = [feeding.view(ScalingState("coffee", emitted)) for emitted in EMITTED]
     assert [picture(v) for v in views] == [picture(v) for v in views]
 
 
@@ -197,7 +197,7 @@ def test_the_same_view_gives_the_same_bytes(feeding):
 def test_the_presets_frames_are_the_pictures_of_the_presets(explorer, feeding):
     assert explorer.preset.options == (*PRESETS, "custom")
     for emitted, frame in zip(EMITTED, explorer.frames, strict=False):
-        assert shows(frame, feeding, State(FIRST, emitted, "0-1"))
+        assert shows(frame, feeding, ScalingState(FIRST, emitted, "0-1"))
     assert "this frame shows it live" in explorer.frames[-1]
     assert len(set(explorer.frames)) == ALL + 1
 
@@ -216,7 +216,7 @@ def test_picking_a_preset_sets_the_formats_and_does_not_switch_to_custom(explore
     before = explorer.frames
     for index in (2, 5, 1, 0):
         explorer.preset.index = index
-        assert explorer.state == State(FIRST, EMITTED[index], "0-1")
+        assert explorer.state == ScalingState(FIRST, EMITTED[index], "0-1")
         assert explorer.preset.index == index
     assert explorer.frames == before
 
@@ -224,15 +224,15 @@ def test_picking_a_preset_sets_the_formats_and_does_not_switch_to_custom(explore
 def test_picking_a_preset_undoes_what_the_network_is_told(explorer):
     explorer.expected.value = "gluoncv"
     explorer.preset.index = 4
-    assert explorer.state == State(FIRST, "BGR", "0-1")
+    assert explorer.state == ScalingState(FIRST, "BGR", "0-1")
 
 
 def test_a_format_switches_to_custom_and_leaves_the_presets(explorer, feeding):
     presets = explorer.frames[:ALL]
     explorer.emitted.value = "detectron2"
-    assert shows(explorer.frames[-1], feeding, State(FIRST, "detectron2", "0-1"))
+    assert shows(explorer.frames[-1], feeding, ScalingState(FIRST, "detectron2", "0-1"))
     explorer.expected.value = "torchvision"
-    assert shows(explorer.frames[-1], feeding, State(FIRST, "detectron2", "torchvision"))
+    assert shows(explorer.frames[-1], feeding, ScalingState(FIRST, "detectron2", "torchvision"))
     assert explorer.preset.value == "custom" and explorer.frames[:ALL] == presets
 
 
@@ -248,7 +248,7 @@ def test_another_picture_switches_to_custom_and_the_presets_follow(explorer, fee
         explorer.picture.value = name
         assert explorer.preset.value == "custom" and explorer.frames[-1] == explorer.frames[1]
         for emitted, frame in zip(EMITTED, explorer.frames, strict=False):
-            assert shows(frame, feeding, State(name, emitted))
+            assert shows(frame, feeding, ScalingState(name, emitted))
 
 
 def test_a_change_costs_one_forward_pass(model, monkeypatch):
@@ -284,7 +284,7 @@ def test_after_another_picture_the_presets_follow_one_pass_at_a_time(explorer, m
     asyncio.run(asyncio.wait_for(run(), 60))
     assert {state.picture for state in drawn} == {"scene 2"} and len(drawn) == ALL + 2
     assert explorer._pictured == ["scene 2"] * ALL
-    assert drawn[3] == State("scene 2", "gluoncv", "0-1")
+    assert drawn[3] == ScalingState("scene 2", "gluoncv", "0-1")
 
 
 def test_a_preset_picked_before_it_followed_is_drawn_next(explorer, monkeypatch):
@@ -301,7 +301,7 @@ def test_a_preset_picked_before_it_followed_is_drawn_next(explorer, monkeypatch)
             await asyncio.sleep(live.PATIENCE / 4)
 
     asyncio.run(asyncio.wait_for(run(), 60))
-    assert drawn[1] == State("scene 6", "BGR") and explorer.preset.index == 4
+    assert drawn[1] == ScalingState("scene 6", "BGR") and explorer.preset.index == 4
 
 
 def test_of_a_burst_of_formats_the_last_one_wins(explorer, monkeypatch):
@@ -314,7 +314,7 @@ def test_of_a_burst_of_formats_the_last_one_wins(explorer, monkeypatch):
         await asyncio.sleep(4 * live.PATIENCE)
 
     asyncio.run(burst())
-    assert drawn == [State(FIRST, "keras-tf")]
+    assert drawn == [ScalingState(FIRST, "keras-tf")]
 
 
 def test_maps_that_are_not_finite_are_said_and_the_last_picture_stays(explorer, monkeypatch):

@@ -24,7 +24,6 @@ TARGETS += ["export", "binder-link"]
 CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
 
 
-
 def requirements(lines):
     return {canonicalize_name(r.name): r.specifier for r in map(Requirement, lines)}
 

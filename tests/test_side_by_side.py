@@ -9,8 +9,8 @@ from helpers.compare import Row, compare
 from helpers.course.explorers.side_by_side import (
     PRESETS,
     CannotShow,
+    NormState,
     Side,
-    State,
     causes,
     sentence,
     view,
@@ -26,7 +26,7 @@ IMAGE = photos.load("cat")
 
 
 def state(a=RUNNING, b=RUNNING, network="ResNet-50", **where):
-    return State(Side(network, tuple(a)), Side(network, tuple(b)), **where)
+    return NormState(Side(network, tuple(a)), Side(network, tuple(b)), **where)
 
 
 def with_kind(stage, kind, kinds=RUNNING):
@@ -120,7 +120,10 @@ def test_a_sentence_gives_rounding_no_digits():
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        (State(RESNET, Side("Lite0", RUNNING)), "ResNet-50 and Lite0 have feature maps of diff"),
+        (
+            NormState(RESNET, Side("Lite0", RUNNING)),
+            "ResNet-50 and Lite0 have feature maps of diff",
+        ),
         (state(channel=64, stage="stem"), "stem has channels 0 to 63, not 64"),
         (state(channel=-1, stage="stem"), "stem has channels 0 to 63, not -1"),
         (

@@ -7,7 +7,7 @@ import torch
 
 from data.results.small_batches import make
 from helpers import DATA
-from helpers.course.stored.runs import READINGS
+from helpers.course.stored.runs import STATISTICS_SOURCES
 from helpers.fine_tuning import prepare
 from helpers.networks.detector import load_detector
 from helpers.norms import recalibrate
@@ -60,8 +60,8 @@ def test_images_of_training_test_and_recalibration_are_different_ones(monkeypatc
 @pytest.mark.parametrize(
     ("run", "readings"),
     [
-        (RUN, READINGS),
-        (RUN._replace(kind="train, affine frozen", batch_size=16), READINGS),
+        (RUN, STATISTICS_SOURCES),
+        (RUN._replace(kind="train, affine frozen", batch_size=16), STATISTICS_SOURCES),
         (RUN._replace(kind="frozen"), ["stored"]),
         (RUN._replace(kind="eval", batch_size=1), ["stored"]),
         (RUN._replace(kind=make.FLOAT64, batch_size=16), ["stored"]),

@@ -10,7 +10,7 @@ from torchvision.ops import batched_nms
 
 from benchmarks import heads, nms, norms, speed
 from helpers import DATA
-from helpers.implementations import CLASSES, WAYS, candidates
+from helpers.implementations import CLASSES, IMPLEMENTATIONS, candidates
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,8 +38,8 @@ def test_a_row_counts_what_it_moves_and_keeps():
     case = norms.Case("layer", (4, 8, 8), 2, "float32", True, None)
     rows = {row["way"]: row for row in norms.measured(case, "cpu", 3)}
     size = 2 * 4 * 8 * 8 * 4
-    assert set(rows) == set(WAYS) - {"folded", "FrozenBN, compiled", "BN eval, no cuDNN"}
-    assert rows["BN eval"]["ratio"] == 1 and not speed.told(rows["BN eval"])["told"]
+    assert set(rows) == set(IMPLEMENTATIONS) - {"folded", "FrozenBN, compiled", "BN eval, no cuDNN"}
+    assert rows["BN eval"]["ratio"] == 1 and not speed.is_resolved(rows["BN eval"])["is_resolved"]
     assert rows["FrozenBN"]["moved"] == 6 * size and rows["BN eval"]["moved"] == 5 * size
     assert rows["FrozenBN"]["kept"] == 4 * 4 and rows["BN eval"]["kept"] > size
     assert "moved" not in rows["identity"]
@@ -98,7 +98,7 @@ def test_parts_are_less_than_the_whole():
 
 def test_an_interrupted_run_goes_on_and_another_one_is_added(tmp_path):
     path, row = tmp_path / "a.json", {"what": "x", "way": "w", "ms": 2.0, "ratio": 1.5}
-    row |= {"spread": 0.1, "told": True}
+    row |= {"spread": 0.1, "is_resolved": True}
     speed.Store(options(path), "nms", ("what",)).add([row])
     resumed = speed.Store(options(path, resume=True), "nms", ("what",))
     assert resumed.has(what="x") and not resumed.has(what="y")
@@ -106,7 +106,7 @@ def test_an_interrupted_run_goes_on_and_another_one_is_added(tmp_path):
     assert not again.has(what="x")
     again.add([row | {"ms": 4.0, "ratio": 1.1, "spread": 0.05}])
     [held] = json.loads(path.read_text())["nms"]
-    assert held == {**row, "ms": 3.0, "ratio": 1.3, "spread": 0.4, "told": False, "runs": 2}
+    assert held == {**row, "ms": 3.0, "ratio": 1.3, "spread": 0.4, "is_resolved": False, "runs": 2}
     anew = speed.Store(options(path), "nms", ("what",))
     anew.add([row])
     assert json.loads(path.read_text())["nms"] == [row]
@@ -147,7 +147,7 @@ def test_stored_files_are_whole(path):
         assert tuple(str(named.get(key)) for key in norms.KEYS) in stored, named
     for row in held["norms"]:
         assert "failed" in row or row["ms"] > 0
-        if row.get("told"):
+        if row.get("is_resolved"):
             assert abs(row["ratio"] - 1) > row["spread"]
         if "moved" in row and cuda is False:
             assert row["share"] < 3

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 
 from helpers import distributed as module
-from helpers.distributed import together
+from helpers.distributed import run_processes
 
 
 def doubled(number):
@@ -25,12 +25,12 @@ def failing():
 
 
 def test_the_last_function_runs_in_each_process_and_rank_0_answers():
-    assert together(doubled, summed_ranks, processes=2) == {"sum": 2.0, "processes": 2}
+    assert run_processes(doubled, summed_ranks, processes=2) == {"sum": 2.0, "processes": 2}
 
 
 def test_a_failing_function_is_one_sentence():
     with pytest.raises(RuntimeError, match="2 processes failed: ValueError: this batch is empty$"):
-        together(failing, processes=2)
+        run_processes(failing, processes=2)
 
 
 def test_where_processes_cannot_be_started_it_says_why(monkeypatch):
@@ -39,7 +39,7 @@ def test_where_processes_cannot_be_started_it_says_why(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", refuse)
     with pytest.raises(RuntimeError, match=r"No processes can be started here: .*not permitted\.$"):
-        together(summed_ranks)
+        run_processes(summed_ranks)
 
 
 def test_where_processes_wait_for_each_other_it_ends(monkeypatch):
@@ -48,14 +48,14 @@ def test_where_processes_wait_for_each_other_it_ends(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", wait)
     with pytest.raises(RuntimeError, match="did not end within 120 seconds: "):
-        together(summed_ranks)
+        run_processes(summed_ranks)
 
 
 def test_without_a_source_it_says_so():
     space = {}
     exec("def unseen(): pass", space)
     with pytest.raises(TypeError, match="define it in a cell or a file"):
-        together(space["unseen"])
+        run_processes(space["unseen"])
 
 
 def test_the_reason_is_the_first_exception_or_the_last_line():

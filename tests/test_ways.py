@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from helpers.implementations import WAYS, CastFrozen, NativeBatchNorm, bytes_moved
+from helpers.implementations import IMPLEMENTATIONS, CastFrozen, NativeBatchNorm, bytes_moved
 from helpers.norms import norm_layers
 
-SAME = [way for way in WAYS if way not in ("BN train", "identity", "FrozenBN, compiled")]
+SAME = [way for way in IMPLEMENTATIONS if way not in ("BN train", "identity", "FrozenBN, compiled")]
 
 
 def network():
@@ -27,30 +27,32 @@ X = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 @pytest.mark.parametrize("gradient", [False, True])
 def test_ways_of_one_function_agree(way, gradient):
     x = X.clone().requires_grad_(gradient)
-    torch.testing.assert_close(WAYS[way].make(network())(x), network()(x))
+    torch.testing.assert_close(IMPLEMENTATIONS[way].make(network())(x), network()(x))
 
 
 def test_the_others_are_what_they_are_called():
-    trained = WAYS["BN train"].make(network())
+    trained = IMPLEMENTATIONS["BN train"].make(network())
     assert trained[1].training and not trained[0].training
     torch.testing.assert_close(trained(X)[:, 0].mean() > 0, torch.tensor(True))
     assert not torch.allclose(trained(X), network()(X))
-    assert not norm_layers(WAYS["identity"].make(network()))
-    assert not norm_layers(WAYS["folded"].make(network()))
+    assert not norm_layers(IMPLEMENTATIONS["identity"].make(network()))
+    assert not norm_layers(IMPLEMENTATIONS["folded"].make(network()))
 
 
 def test_the_cast_keeps_the_dtype_that_frozen_promotes():
     x = torch.rand(1, 4, 5, 5).bfloat16()
     for gradient in (False, True):
         a = x.clone().requires_grad_(gradient)
-        cast, frozen = (WAYS[way].make(network())[1] for way in ("FrozenBN, cast", "FrozenBN"))
+        cast, frozen = (
+            IMPLEMENTATIONS[way].make(network())[1] for way in ("FrozenBN, cast", "FrozenBN")
+        )
         assert type(cast) is CastFrozen and type(frozen) is FrozenBatchNorm2d
         assert cast(a).dtype == torch.bfloat16 and frozen(a).dtype == torch.float32
 
 
 def test_the_model_stays_as_it_was():
     model = network()
-    for way in WAYS.values():
+    for way in IMPLEMENTATIONS.values():
         way.make(model)
     assert type(model[1]) is nn.BatchNorm2d and not model[1].training
 
@@ -73,7 +75,7 @@ def test_bytes_of_a_half_precision_map():
 
 def test_the_gradient_of_frozen_is_cast_in_a_pass_of_its_own():
     x = X.new_ones(1, 4, 5, 5).bfloat16().requires_grad_()
-    y = WAYS["FrozenBN"].make(network())[1](x)
+    y = IMPLEMENTATIONS["FrozenBN"].make(network())[1](x)
     with torch.profiler.profile() as profile:
         [gradient] = torch.autograd.grad(y.sum(), x)
     casts = [event for event in profile.key_averages() if event.key == "aten::copy_"]
@@ -82,6 +84,6 @@ def test_the_gradient_of_frozen_is_cast_in_a_pass_of_its_own():
 
 
 def test_only_the_layer_leaves_cudnn():
-    model = WAYS["BN eval, no cuDNN"].make(network())
+    model = IMPLEMENTATIONS["BN eval, no cuDNN"].make(network())
     assert type(model[0]) is nn.Conv2d and type(model[1]) is NativeBatchNorm
     assert list(model.state_dict()) == list(network().state_dict())

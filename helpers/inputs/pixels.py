@@ -82,14 +82,14 @@ FORMATS = {
 }  # fmt: skip
 
 _TWICE = tuple(m + s * m for m, s in zip(MEAN, STD, strict=True)), tuple(s * s for s in STD)
-SLIPS = {  # what accidents leave; the last, what is then inside a detector
+MISTAKEN_FORMATS = {  # what loader_mistakes leave; the last, what is then inside a detector
     "BGR": PixelFormat("BGR", 0, 1),
     "0-255": PixelFormat("RGB", 0, 255),
     "halved": PixelFormat("RGB", 0, 0.5),
     "divided twice": PixelFormat("RGB", 0, 1 / 255),
     "torchvision, twice": PixelFormat("RGB", 0, 1, *_TWICE),
 }
-KNOWN = {"0-1": PLAIN, **FORMATS, **SLIPS}
+KNOWN = {"0-1": PLAIN, **FORMATS, **MISTAKEN_FORMATS}
 
 
 def convert(image: Tensor, source: str | PixelFormat, target: str | PixelFormat) -> Tensor:
@@ -198,7 +198,7 @@ def _linear_light(image: Tensor) -> Tensor:
     return torch.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
 
 
-accidents: dict[str, Callable[[Tensor], Tensor]] = {
+loader_mistakes: dict[str, Callable[[Tensor], Tensor]] = {
     "0-255": partial(convert, source=PLAIN, target="0-255"),
     "halved": partial(convert, source=PLAIN, target="halved"),
     "normalized twice": partial(convert, source=PLAIN, target="torchvision"),

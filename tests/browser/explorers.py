@@ -33,7 +33,7 @@ from helpers.course.explorers import (
     scaling,
 )
 from helpers.course.explorers import levels as pyramid_levels
-from helpers.course.explorers.side_by_side import NETWORKS, PRESETS, Side, State, sentence
+from helpers.course.explorers.side_by_side import NETWORKS, PRESETS, NormState, Side, sentence
 from helpers.course.stored.costs import costs
 from helpers.course.stored.runs import RATE, by_seed, load_runs, mean
 from helpers.figures import heatmap
@@ -104,13 +104,13 @@ def features(side: Side, photo: str | bytes) -> dict[str, torch.Tensor]:
     return {stage: x[0] for stage, x in found.items()}
 
 
-def largest(state: State) -> int:
+def largest(state: NormState) -> int:
     """The channel that differs most."""
     a, b = (features(side, state.photo)[state.stage] for side in (state.a, state.b))
     return (a - b).abs().amax((1, 2)).argmax().item()
 
 
-def expected(state: State, photo: bytes | None = None) -> dict:
+def expected(state: NormState, photo: bytes | None = None) -> dict:
     """What FRAME must find. `photo` is the content of the file that `state.photo` names."""
     a, b = (features(side, photo or state.photo) for side in (state.a, state.b))
     rows, words, bars = {}, [], []
@@ -173,7 +173,7 @@ def parsed(text: str) -> tuple[list[str], list[float]]:
     return parts[::2], [float(number) for number in parts[1::2]]
 
 
-def shows(box, state: State, photo: bytes | None = None) -> None:
+def shows(box, state: NormState, photo: bytes | None = None) -> None:
     """Wait until the NormExplorer shows this state."""
     want = expected(state, photo)
     soon(box.page, lambda: differences(box.evaluate(FRAME), want))
@@ -199,7 +199,7 @@ def gain_shows(box, network: str, layer: str = "", *, eps: float) -> None:
     layer = layer or {"ResNet-50": "bn1", "Lite0": "layer4.3.layers.1.1"}[network]
     model = backbones.load(NETWORKS[network])
     variance = model.state_dict()[f"{layer}.running_var"]
-    png, words = gain.picture(gain.State(gain.channels(model), layer, eps))
+    png, words = gain.picture(gain.GainState(gain.channels(model), layer, eps))
     assert f"{len(variance):,} channels, variance {short(variance.min().item())} … " in words
     picture_shows(box, png, words)
 
@@ -212,7 +212,7 @@ def statistics() -> dict[str, Statistics]:
 def batch_shows(box, size: int, stage="stem", channel=28, number=0) -> None:
     """Wait until the BatchExplorer shows batches of this size, and this one of them closely."""
     found = statistics()[stage]
-    png, words = batch.picture(batch.State(found, channel, size, number))
+    png, words = batch.picture(batch.BatchState(found, channel, size, number))
     shares = found.expected_running_var(size) / found.expected_running_var(len(found))
     assert f"{found.layer}, channel {channel}, of whose variance " in words
     assert f"running_var goes to {100 * shares[channel]:.0f} % of the variance of all 64: " in words
@@ -226,7 +226,7 @@ def fed() -> feeding.Feeding:
 
 def scaling_shows(box, emitted="0-1", expected="0-1", picture=scaling.FIRST) -> None:
     """Wait until the ScalingExplorer shows this picture, emitted and taken for these formats."""
-    view = fed().view(feeding.State(picture, emitted, expected))
+    view = fed().view(feeding.ScalingState(picture, emitted, expected))
     image = convert(feeding.pictures()[picture][0], "0-1", emitted)
     low, high = convert(convert(image, expected, "0-1"), "0-1", "torchvision").aminmax()
     words = view.sentence()
@@ -239,7 +239,7 @@ def levels() -> pyramid_levels.Levels:
     return pyramid_levels.Levels(load_detector())
 
 
-def pyramid_shows(box, state: pyramid_levels.State) -> None:
+def pyramid_shows(box, state: pyramid_levels.PyramidState) -> None:
     """Wait until the PyramidExplorer shows this level of this picture."""
     view = levels().view(state)
     with torch.no_grad():
@@ -275,7 +275,7 @@ def cost_shows(box, state: cost.State) -> None:
     """Wait until the CostExplorer shows these ways to normalize."""
     png, words = cost.picture(state)
     for each in costs(*state):
-        if each.told:
+        if each.is_resolved:
             assert f"{each.way} {each.words}" in words.split(". Not told apart")[0]
     picture_shows(box, png, words)
 
@@ -368,7 +368,7 @@ PYRAMID = Explorer(
     "pyramid",
     {name: partial(pyramid_shows, state=state) for name, state in pyramid.PRESETS.items()},
     partial(after_first, "level", "P5"),
-    partial(pyramid_shows, state=pyramid_levels.State(pyramid.FIRST, "P5")),
+    partial(pyramid_shows, state=pyramid_levels.PyramidState(pyramid.FIRST, "P5")),
 )
 COST = Explorer(
     "cost",

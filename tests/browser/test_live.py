@@ -306,7 +306,7 @@ def test_every_control_of_the_scaling_explorer(page, hand):
 @hands
 def test_every_control_of_the_pyramid_explorer(page, hand):
     box = PYRAMID.box(page)
-    state = pyramid_levels.State(pyramid.FIRST, "P6")
+    state = pyramid_levels.PyramidState(pyramid.FIRST, "P6")
     button(box, "P6").click()
     pyramid_shows(box, state)
     before = layout(box)

@@ -1,4 +1,4 @@
-"""What eight accidents of the loader cost the trained detector: scores.csv.
+"""What eight loader_mistakes of the loader cost the trained detector: scores.csv.
 
     python -m data.results.input_scaling.make
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from helpers.inputs.pixels import accidents
+from helpers.inputs.pixels import loader_mistakes
 from helpers.inputs.scenes import scenes
 from helpers.networks.detector import evaluate, load_detector
 
@@ -28,7 +28,7 @@ def main() -> None:
     rows = list(csv.DictReader(file.open())) if file.exists() else []
     done = {row["accident"] for row in rows}
     model, clean = load_detector(), scenes(SCENES, SEED)
-    todo = {"right": lambda image: image, **accidents}
+    todo = {"right": lambda image: image, **loader_mistakes}
     for name, accident in tqdm(todo.items(), unit="accident", disable=None):
         if name in done:
             continue

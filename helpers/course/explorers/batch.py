@@ -54,7 +54,7 @@ NEEDS_KERNEL = (
 frame = partial(live.frame, "batch", "A channel by batch size")
 
 
-class State(NamedTuple):
+class BatchState(NamedTuple):
     """What a picture shows: batches of `size` of one `channel`, and one of them closely.
 
     `batch` counts from the typical one, whose parts of the variance are nearest to the average.
@@ -66,7 +66,7 @@ class State(NamedTuple):
     batch: int = 0
 
 
-def picture(state: State) -> tuple[bytes, str]:
+def picture(state: BatchState) -> tuple[bytes, str]:
     """One batch's histograms, the bar of what running_var goes to, all batches around the stored.
 
     Returns a palette PNG of 800 × 400 px and a sentence with the key numbers. The axes depend on
@@ -168,9 +168,9 @@ class BatchExplorer(Live):
         ).add_class("batch-explorer")
 
     @property
-    def state(self) -> State:
+    def state(self) -> BatchState:
         """What the controls say."""
-        return State(self._statistics, self.channel.value, self.size.value, self._batch)
+        return BatchState(self._statistics, self.channel.value, self.size.value, self._batch)
 
     @property
     def frames(self) -> list[str]:
@@ -182,7 +182,7 @@ class BatchExplorer(Live):
 
     def _draw_presets(self) -> tuple[bytes, str]:
         """Fill the presets' frames for the channel shown; the first's picture, all sentences."""
-        drawn = [picture(State(*self._shown[:2], size)) for size in self._presets]
+        drawn = [picture(BatchState(*self._shown[:2], size)) for size in self._presets]
         for view, (png, sentence) in zip(self._views, drawn, strict=False):
             view.value = frame(png, sentence)
         return drawn[0][0], "\n".join(sentence for _, sentence in drawn)
@@ -403,7 +403,7 @@ def _percents(found: Statistics, size: int) -> tuple[float, float, float]:
     return tuple(100 * (part / pool).item() for part in parts)
 
 
-def _sentence(state: State, found: Statistics, batches: np.ndarray) -> str:
+def _sentence(state: BatchState, found: Statistics, batches: np.ndarray) -> str:
     size = batches.shape[1]
     within, between, stored = _percents(found, size)
     spread = found.spread_of_means(size) / np.sqrt(found.running_var + found.eps)

@@ -62,7 +62,7 @@ def picture(state: State) -> tuple[bytes, str]:
 
     for number, cost in enumerate(found):
         y = TOP + STEP * number + STEP // 2
-        color = ORANGE if cost.way == BASE else BLUE if cost.told else PALE
+        color = ORANGE if cost.way == BASE else BLUE if cost.is_resolved else PALE
         canvas.box(LEFT, y - 9, column(cost.ms), y + 9, color)
         half = cost.spread * base / 2
         canvas.box(column(max(0, cost.ms - half)), y - 1, column(cost.ms + half), y + 1, SPREAD)
@@ -98,9 +98,9 @@ class CostExplorer(Stored):
 
 def _sentence(where: str, device: str, found: list[Cost]) -> str:
     others = [cost for cost in found if cost.way != BASE]
-    ratios = "; ".join(f"{cost.way} {cost.words}" for cost in others if cost.told)
+    ratios = "; ".join(f"{cost.way} {cost.words}" for cost in others if cost.is_resolved)
     words = f"{where}, on {device}. Time over {BASE}: {ratios or 'nothing to tell'}."
-    if same := [cost.way for cost in others if not cost.told]:
+    if same := [cost.way for cost in others if not cost.is_resolved]:
         words += f" Not told apart: {'; '.join(same)}."
     kept: dict[str, list[str]] = {}
     for cost in found:

@@ -24,7 +24,7 @@ BINS = 80
 ENTERING, LEAVING = "into conv1", "out of conv1"
 OUTSIDE = 1e-4  # beyond 0–1 by more than rounding
 
-PRESETS = {  # name in pixels.accidents → what the loader emits
+PRESETS = {  # name in pixels.loader_mistakes → what the loader emits
     "right": "0-1",
     "0-255": "0-255",
     "halved": "halved",
@@ -34,7 +34,7 @@ PRESETS = {  # name in pixels.accidents → what the loader emits
 }
 
 
-class State(NamedTuple):
+class ScalingState(NamedTuple):
     """The loader emits a picture in one format, the network is told another: names of KNOWN."""
 
     picture: str
@@ -74,7 +74,7 @@ class View:
     the objects, None for a photo.
     """
 
-    state: State
+    state: ScalingState
     fed: Tensor
     outside: float
     entering: Histogram
@@ -143,7 +143,7 @@ class Feeding:
         for picture in pictures():
             self._right_maps(picture)
 
-    def view(self, state: State) -> View:
+    def view(self, state: ScalingState) -> View:
         """One forward pass, and a second one if this picture has not been run rightly yet.
 
         ValueError for an unknown picture or format, and for maps that are not finite.
@@ -190,7 +190,7 @@ def pictures() -> Mapping[str, tuple[Tensor, dict[str, Tensor] | None]]:
 
 
 def formats() -> list[str]:
-    """The formats to choose from: 0-1, those of frameworks, and those that accidents leave."""
+    """The formats to choose from: 0-1, those of frameworks, and those of mistakes."""
     return list(KNOWN)
 
 

@@ -85,7 +85,7 @@ class Channels:
         return (w * (_times_gain(v, eps) - _times_gain(v, self.eps[layer]))) ** 2
 
 
-class State(NamedTuple):
+class GainState(NamedTuple):
     """What a picture shows: `layer` of `channels.layers`, and every layer run at `eps`, 0 to 1."""
 
     channels: Channels
@@ -123,7 +123,7 @@ def channels(model: nn.Module) -> Channels:
     return Channels(network, layers, eps, np.concatenate(variances), np.concatenate(weights))
 
 
-def picture(state: State) -> tuple[bytes, str]:
+def picture(state: GainState) -> tuple[bytes, str]:
     """Every channel at (running variance, gain at this eps), the layer's in color; and a sentence.
 
     The gain is 1/sqrt(variance + eps). Returns a palette PNG and what it shows, with its key
@@ -241,9 +241,11 @@ class GainExplorer(Live):
         ).add_class("gain-explorer")
 
     @property
-    def state(self) -> State:
+    def state(self) -> GainState:
         """What the controls say. ValueError if the eps box holds no eps."""
-        return State(self._channels(self.network.value), self.layer.value, read_eps(self.eps.value))
+        return GainState(
+            self._channels(self.network.value), self.layer.value, read_eps(self.eps.value)
+        )
 
     @property
     def frames(self) -> list[str]:
@@ -257,7 +259,7 @@ class GainExplorer(Live):
     def _draw_presets(self) -> tuple[bytes, str]:
         """Fill the presets' frames for the chosen layer; picture and sentence of the first."""
         found = self._channels(self.network.value)
-        drawn = [picture(State(found, self.layer.value, eps)) for eps in PRESETS]
+        drawn = [picture(GainState(found, self.layer.value, eps)) for eps in PRESETS]
         for view, (png, sentence) in zip(self._views, drawn, strict=False):
             view.value = frame(png, sentence)
         return drawn[0]
@@ -343,7 +345,7 @@ def _float64(tensor) -> np.ndarray:
     return tensor.detach().double().cpu().numpy()
 
 
-def _sentence(state: State, shares: np.ndarray | None) -> str:
+def _sentence(state: GainState, shares: np.ndarray | None) -> str:
     found, layer, eps = state
     v, own = found.variance[found.layers[layer]], found.eps[layer]
     which = f"its own eps, {short(own)}"

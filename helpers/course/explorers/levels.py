@@ -17,21 +17,21 @@ from helpers.inputs.scenes import CLASSES
 from helpers.norms import replace_norms
 
 LEVELS = ("C2", "C3", "C4", "C5", "P2", "P3", "P4", "P5", "P6")
-KINDS = {  # how the body normalizes → its kind in helpers.norms.KINDS
+BODY_KINDS = {  # how the body normalizes → its kind in helpers.norms.KINDS
     "BatchNorm, eval mode": "running statistics",
     "FrozenBatchNorm, eps 1e-5": "frozen, eps 1e-5",
     "FrozenBatchNorm, eps 0": "frozen, eps 0",
     "batch statistics": "batch statistics",
 }
-BATCHNORM, FROZEN, EPS_0, BATCH = KINDS
+BATCHNORM, FROZEN, EPS_0, BATCH = BODY_KINDS
 MEAN = "mean"
 CHANNELS = (MEAN, *range(16))
 YOURS = "yours"
 KEPT = 24  # walks; each takes about 3 MB
 
 
-class State(NamedTuple):
-    """A picture by its name, one of LEVELS, one of CHANNELS, and one of KINDS."""
+class PyramidState(NamedTuple):
+    """A picture by its name, one of LEVELS, one of CHANNELS, and one of BODY_KINDS."""
 
     picture: str
     level: str
@@ -66,7 +66,7 @@ class View:
     BatchNorm's proposals and boxes.
     """
 
-    state: State
+    state: PyramidState
     image: Tensor
     map: Tensor
     difference: Tensor
@@ -127,7 +127,7 @@ class Levels:
         exact = copy.deepcopy(model).double()
         self._models = {
             name: replace_norms(exact, kind, share_weights=True).eval()
-            for name, kind in KINDS.items()
+            for name, kind in BODY_KINDS.items()
         }
         self._yours = {} if image is None else {YOURS: (image, None)}
         self._walks: OrderedDict[tuple[str, str], Walk] = OrderedDict()
@@ -141,7 +141,7 @@ class Levels:
         """Name → image and target; the reader's own comes first."""
         return self._yours | pictures()
 
-    def view(self, state: State) -> View:
+    def view(self, state: PyramidState) -> View:
         """One forward pass for a kind and picture that is new, none for another level or channel.
 
         ValueError for an unknown picture, level, channel or kind, and for what is not finite.
@@ -150,7 +150,7 @@ class Levels:
             ("picture", state.picture, self.pictures),
             ("level", state.level, LEVELS),
             ("channel", state.channel, CHANNELS),
-            ("kind of normalization", state.kind, KINDS),
+            ("kind of normalization", state.kind, BODY_KINDS),
         ):
             if value not in known:
                 choices = ", ".join(map(str, known))

@@ -16,8 +16,8 @@ from helpers.course.explorers.live import Live, source
 from helpers.course.explorers.side_by_side import (
     NETWORKS,
     PRESETS,
+    NormState,
     Side,
-    State,
     View,
     variants,
     view,
@@ -83,7 +83,7 @@ class NormExplorer(Live):
         self._build(first)
         self._show_state(first)
 
-    def _build(self, first: State) -> None:
+    def _build(self, first: NormState) -> None:
         wide, auto = {"description_width": "6.5em"}, W.Layout(width="auto")
         self.preset = W.ToggleButtons(options=[*PRESETS, "custom"], index=0, layout=auto)
         self.photo = W.Dropdown(options=photos.NAMES, description="photo", style=wide)
@@ -131,24 +131,24 @@ class NormExplorer(Live):
         ).add_class("norm-explorer")
 
     @property
-    def state(self) -> State:
+    def state(self) -> NormState:
         channel = None if self.mean.value else self.channel.value
         a, b = (side.value for side in self.sides.values())
-        return State(a, b, self.photo.value, self.stage.value, channel)
+        return NormState(a, b, self.photo.value, self.stage.value, channel)
 
     @property
     def frame(self) -> str:
         return self._live.value
 
-    def _view(self, state: State) -> View:
+    def _view(self, state: NormState) -> View:
         return view(state, self._image(state), lambda name: self._given.get(name) or variants(name))
 
-    def _image(self, state: State) -> Tensor:
+    def _image(self, state: NormState) -> Tensor:
         if state.photo not in self._images:
             self._images[state.photo] = photos.load(state.photo)
         return self._images[state.photo]
 
-    def _show_state(self, state: State) -> None:
+    def _show_state(self, state: NormState) -> None:
         """Set every control without taking that for the reader's doing."""
         with self._not_following():
             self.photo.value, self.stage.value = state.photo, state.stage
@@ -282,7 +282,7 @@ class _SideControls:
             handler(change)
 
 
-def titles(state: State) -> tuple[str, str]:
+def titles(state: NormState) -> tuple[str, str]:
     """What A and B are, in a few words each."""
     return tuple(
         f"{side.network}, {side.kinds[0] if len(set(side.kinds)) == 1 else 'mixed kinds'}"
@@ -290,7 +290,7 @@ def titles(state: State) -> tuple[str, str]:
     )
 
 
-def frame(state: State, seen: View) -> str:
+def frame(state: NormState, seen: View) -> str:
     """The HTML of a view: sentence, the maps A, B and A − B, and a bar per stage."""
     low = min(seen.a.min().item(), seen.b.min().item())
     high = max(seen.a.max().item(), seen.b.max().item())

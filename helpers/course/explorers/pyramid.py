@@ -13,14 +13,14 @@ from helpers.course.explorers.feeding import two_digits
 from helpers.course.explorers.levels import (
     BATCH,
     BATCHNORM,
+    BODY_KINDS,
     CHANNELS,
     EPS_0,
-    KINDS,
     LEVELS,
     MEAN,
     YOURS,
     Levels,
-    State,
+    PyramidState,
     View,
 )
 from helpers.course.explorers.overlay import Collage, Pixels, Tags, dashed, outlined, photo_pixels
@@ -32,12 +32,12 @@ from helpers.networks.detector import load_detector
 
 FIRST = "scene 1"
 PRESETS = {
-    "C2": State(FIRST, "C2"),
-    "C5": State(FIRST, "C5"),
-    "P2": State(FIRST, "P2"),
-    "P6": State(FIRST, "P6"),
-    "P3, eps 0": State(FIRST, "P3", MEAN, EPS_0),
-    "P3, batch statistics": State(FIRST, "P3", MEAN, BATCH),
+    "C2": PyramidState(FIRST, "C2"),
+    "C5": PyramidState(FIRST, "C5"),
+    "P2": PyramidState(FIRST, "P2"),
+    "P6": PyramidState(FIRST, "P6"),
+    "P3, eps 0": PyramidState(FIRST, "P3", MEAN, EPS_0),
+    "P3, batch statistics": PyramidState(FIRST, "P3", MEAN, BATCH),
 }
 HEIGHT = 648
 SIDE = 256  # of a panel, px
@@ -86,7 +86,7 @@ class PyramidExplorer(Pictured):
         first = FIRST if image is None else YOURS
         self.level = dropdown(list(LEVELS), "level", "9em", "C2")
         self.channel = dropdown(list(CHANNELS), "channel", "11em")
-        self.kind = dropdown(list(KINDS), "the body normalizes by", "31em")
+        self.kind = dropdown(list(BODY_KINDS), "the body normalizes by", "31em")
         pictured = dropdown(list(self._levels.pictures), "picture", "13em", first)
         super().__init__(
             "pyramid",
@@ -97,7 +97,7 @@ class PyramidExplorer(Pictured):
             ("A level of the pyramid", WHAT_IT_IS),
         )
 
-    def _drawn(self, state: State) -> tuple[bytes, str]:
+    def _drawn(self, state: PyramidState) -> tuple[bytes, str]:
         view = self._levels.view(state)
         return picture(view), view.sentence()
 

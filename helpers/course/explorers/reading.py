@@ -7,7 +7,15 @@ from PIL import Image
 
 from helpers.course.explorers.canvas import AXIS, Canvas, palette, tick_words, ticks
 from helpers.course.explorers.stored import Stored, dropdown
-from helpers.course.stored.runs import RATE, READINGS, SCORES, Rows, by_seed, load_runs, mean
+from helpers.course.stored.runs import (
+    RATE,
+    SCORES,
+    STATISTICS_SOURCES,
+    Rows,
+    by_seed,
+    load_runs,
+    mean,
+)
 from helpers.figures import BLACK, BLUE, GREEN, ORANGE
 
 HEIGHT = 400
@@ -55,7 +63,7 @@ def picture(rows: Rows, state: State) -> tuple[bytes, str]:
     before = _untrained(rows, state)
     canvas = Canvas(HEIGHT, _palette())
     values = [v for column in dots.values() for runs in column.values() for v in runs.values()]
-    values += [v for reading in (*READINGS, "as it came") for v in before[reading]]
+    values += [v for reading in (*STATISTICS_SOURCES, "as it came") for v in before[reading]]
     room = 0.06 * (max(values) - min(values))
     low, high = min(values) - room, max(values) + room
 
@@ -63,7 +71,7 @@ def picture(rows: Rows, state: State) -> tuple[bytes, str]:
         return BOTTOM - (BOTTOM - TOP) * (value - low) / (high - low)
 
     _draw_axes(canvas, state, low, high, row)
-    for reading in (r for r in READINGS if r != state.reading):
+    for reading in (r for r in STATISTICS_SOURCES if r != state.reading):
         _draw_runs(canvas, dots[reading], row, PALE, LOOKS[reading][1])
     _draw_untrained(canvas, before, state.reading, row)
     _draw_runs(canvas, dots["stored"], row, *LOOKS["stored"])
@@ -115,7 +123,7 @@ def _dots(rows: Rows, state: State) -> dict[str, dict[str, dict[int, float]]]:
             )
             for size in sorted(stored)
         }
-        for reading in READINGS
+        for reading in STATISTICS_SOURCES
     }
     found["stored"] = {
         kind: by_seed(rows, state.score, kind=kind, batch_size=16, statistics="stored", **asked)

@@ -14,7 +14,7 @@ from helpers.course.explorers.feeding import (
     Box,
     Feeding,
     Histogram,
-    State,
+    ScalingState,
     View,
     between,
     formats,
@@ -86,7 +86,7 @@ class ScalingExplorer(Pictured):
         )
         super().__init__(
             "scaling",
-            {name: State(FIRST, emitted) for name, emitted in PRESETS.items()},
+            {name: ScalingState(FIRST, emitted) for name, emitted in PRESETS.items()},
             [pictured, self.emitted, self.expected],
             self._drawn,
             HEIGHT,
@@ -94,7 +94,7 @@ class ScalingExplorer(Pictured):
             shown=[self.emitted, self.expected, pictured],
         )
 
-    def _drawn(self, state: State) -> tuple[bytes, str]:
+    def _drawn(self, state: ScalingState) -> tuple[bytes, str]:
         view = self._feeding.view(state)
         return picture(view), view.sentence()
 

@@ -34,7 +34,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class State:
+class NormState:
     """All that the explorer's controls say. `channel` None is the mean over channels."""
 
     a: Side
@@ -44,8 +44,8 @@ class State:
     channel: int | None = None
 
 
-def _resnet(a: str, b: str, **where) -> State:
-    return State(Side.all("ResNet-50", a), Side.all("ResNet-50", b), **where)
+def _resnet(a: str, b: str, **where) -> NormState:
+    return NormState(Side.all("ResNet-50", a), Side.all("ResNet-50", b), **where)
 
 
 PRESETS = {
@@ -53,7 +53,7 @@ PRESETS = {
     "Today": _resnet(RUNNING, FROZEN),
     "The accepted answer's test": _resnet(EPS_0, EPS_0),
     "Forgot eval()": _resnet(RUNNING, BATCH),
-    "Lite0 with the frozen default": State(
+    "Lite0 with the frozen default": NormState(
         Side.all("Lite0", RUNNING), Side.all("Lite0", EPS_DEFAULT), stage="layer3"
     ),
 }
@@ -85,7 +85,7 @@ def variants(network: str) -> Variants:
 
 
 @torch.inference_mode()
-def view(state: State, image: Tensor, variants: Callable[[str], Variants] = variants) -> View:
+def view(state: NormState, image: Tensor, variants: Callable[[str], Variants] = variants) -> View:
     """The state's view on an image (1,3,H,W) in 0–1. CannotShow if there is nothing to compare."""
     if state.a.network != state.b.network:
         raise CannotShow(
@@ -107,7 +107,7 @@ def view(state: State, image: Tensor, variants: Callable[[str], Variants] = vari
     return View(pick(a), pick(b), rows, sentence(state, rows, networks.eps), largest, len(a))
 
 
-def sentence(state: State, rows: dict[str, Row], eps: float) -> str:
+def sentence(state: NormState, rows: dict[str, Row], eps: float) -> str:
     """The main cause, and from which stage on it shows; rounding is given a bound, no digits.
 
     `eps` is what the network was trained with. The main cause is that of the stage, among those
@@ -131,7 +131,7 @@ def sentence(state: State, rows: dict[str, Row], eps: float) -> str:
     )
 
 
-def causes(state: State, eps: float) -> dict[str, str]:
+def causes(state: NormState, eps: float) -> dict[str, str]:
     """Stage → what makes A's and B's layers different functions there, where they are."""
     found = {}
     for stage, *kinds in zip(STAGES, state.a.kinds, state.b.kinds, strict=True):

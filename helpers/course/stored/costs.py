@@ -25,7 +25,7 @@ C4, FPN = "body to C4", "body and FPN"
 
 
 class Cost(NamedTuple):
-    """One way to normalize: median ms, its ratio over BASE with the spread, whether it is told.
+    """One way to normalize: median ms, its ratio over BASE with the spread, whether it is resolved.
 
     `least`: the ms that the bytes it has to move would take at the bandwidth of copying, and `kept`
     the bytes kept for backward; None where they are not counted.
@@ -35,7 +35,7 @@ class Cost(NamedTuple):
     ms: float
     ratio: float
     spread: float
-    told: bool
+    is_resolved: bool
     least: float | None
     kept: int | None
 
@@ -43,7 +43,7 @@ class Cost(NamedTuple):
     def words(self) -> str:
         if self.way == BASE:
             return "1"
-        if not self.told:
+        if not self.is_resolved:
             return f"not told apart (± {self.spread:.2g})"
         return f"{self.ratio:.3g} ± {self.spread:.2g}"
 
@@ -223,5 +223,5 @@ def _of(device: str) -> Mapping[str, Any]:
 
 def _cost(row: Mapping[str, Any]) -> Cost:
     least = 1000 * row["moved"] / row["copy_bandwidth"] if "moved" in row else None
-    values = (row[name] for name in ("way", "ms", "ratio", "spread", "told"))
+    values = (row[name] for name in ("way", "ms", "ratio", "spread", "is_resolved"))
     return Cost(*values, least, row.get("kept"))

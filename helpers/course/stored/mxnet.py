@@ -46,7 +46,7 @@ def mxnet_first_layer() -> dict[str, dict[str, Tensor]]:
     return {name: _tensors(case["state_after_backward"]) for name, case in cases.items()}
 
 
-def agrees(tensor: Tensor, recorded: Tensor) -> bool:
+def close_to_recorded(tensor: Tensor, recorded: Tensor) -> bool:
     """Equal to what float32 can tell: 1e-5 of the value, or 1e-5."""
     return torch.allclose(tensor, recorded, rtol=1e-5, atol=1e-5)
 

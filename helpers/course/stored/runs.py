@@ -13,7 +13,7 @@ from helpers import DATA
 FOLDER = DATA / "results" / "small_batches"
 TABLES = ("runs", "extra")
 SCORES = ("recall", "ap", "false_positives")
-READINGS = ("moving average", "moving average, corrected", "recalibrated", "own")
+STATISTICS_SOURCES = ("moving average", "moving average, corrected", "recalibrated", "own")
 LEVEL = 0.95
 RATE = 0.01  # the learning rate of all runs but a few in extra.csv
 
