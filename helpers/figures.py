@@ -5,11 +5,11 @@ share one scale, and its range is said in words.
 """
 
 import io
+from base64 import b64encode
 from collections.abc import Mapping
 from textwrap import fill
 
 import numpy as np
-from IPython.display import display
 from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
@@ -46,16 +46,31 @@ def figure(rows: int = 1, columns: int = 1, height: float = 3.4, **subplots):
         return fig, fig.subplots(rows, columns, **subplots)
 
 
-def show(fig: Figure, description: str, caption: str) -> None:
-    """Display a figure as a palette PNG of 800 px, its caption drawn below it.
+class Shown:
+    """A described picture, which shows itself as a cell's last line; see `show`."""
+
+    def __init__(self, png: bytes, description: str):
+        """`png`: the file's bytes; `description`: what is shown, with its key numbers."""
+        self.png, self.description = png, description
+
+    def __repr__(self) -> str:
+        return self.description
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        data = {"image/png": b64encode(self.png).decode(), "text/plain": self.description}
+        return data, {"image/png": {"alt": self.description}}
+
+
+def show(fig: Figure, description: str, caption: str) -> Shown:
+    """The figure as a palette PNG of 800 px with its caption below: the last line of a cell.
 
     `description` becomes the output's text/plain: what is shown, with its key numbers. It is what a
-    screen reader gets, what an untrusted viewer shows, and what the tests compare.
+    screen reader gets, what an untrusted viewer shows, and what the tests compare. ValueError for
+    an empty description or caption.
     """
     if not isinstance(description, str) or not description.strip():
         raise ValueError("A figure needs a description: say what is shown, with its key numbers.")
-    data = {"image/png": png(fig, caption), "text/plain": description}
-    display(data, metadata={"image/png": {"alt": description}}, raw=True)
+    return Shown(png(fig, caption), description)
 
 
 def png(fig: Figure, caption: str) -> bytes:
