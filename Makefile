@@ -30,18 +30,20 @@ lab: lab-packages
 
 # One thread and the stand-in weights, so that every machine computes the same.
 fixed := OMP_NUM_THREADS=1 HELPERS_WEIGHTS=stand-in
+spread := -n auto --maxprocesses 4 --dist
 nbval := $(bin)/pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
-           --nbval-cell-timeout=120 notebooks/
+           --nbval-cell-timeout=120 $(spread) loadscope notebooks
 
 ## make test         ruff, the tests, and every notebook run again and compared
 test: test-packages
 	$(bin)/ruff check
-	$(fixed) $(bin)/pytest tests
+	$(bin)/ruff format --check benchmarks data helpers tests tools notebooks/make.py
+	$(fixed) $(bin)/pytest $(spread) loadfile tests
 	$(fixed) $(nbval)
 
-## make test-all     also every mutation, and the notebooks on other processor paths and on two threads
+## make test-all     also all of the model zoo, every mutation, and the notebooks on other processor paths
 test-all: test
-	$(fixed) $(bin)/pytest tests -m mutation
+	$(fixed) $(bin)/pytest tests -m "sweep or mutation"
 	$(fixed) ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(nbval)
 	$(fixed) ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(nbval)
 	$(fixed) OMP_NUM_THREADS=2 $(nbval)

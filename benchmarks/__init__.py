@@ -1,1 +1,1 @@
-"""What `make bench` measures: JSON lines on stdout, progress and complaints on stderr."""
+"""Benchmarks: `make bench` writes JSON lines to stdout, progress and warnings to stderr."""

@@ -41,7 +41,7 @@ WATCH = """stage => {
 
 @contextmanager
 def page(source: str) -> Iterator[Page]:
-    """JupyterLab's page once the code `source`, run in it, has shown a NormExplorer."""
+    """Open JupyterLab, run `source` there, and yield the page once it shows a NormExplorer."""
     with TemporaryDirectory() as home, _lab(Path(home), source) as url, sync_playwright() as play:
         browser = play.chromium.launch(
             executable_path=CHROMIUM, args=SWITCHES, env=os.environ | {"HOME": home}
@@ -58,7 +58,7 @@ def page(source: str) -> Iterator[Page]:
 
 
 def click_to_paint(page: Page, stage: str) -> float:
-    """Milliseconds from a click on that stage's button to its painted frame."""
+    """Click on a stage's button; return the milliseconds until its frame is painted."""
     page.evaluate(WATCH, stage)
     page.locator(".norm-explorer").get_by_role("button", name=stage, exact=True).click()
     return page.evaluate("painted")
@@ -66,7 +66,7 @@ def click_to_paint(page: Page, stage: str) -> float:
 
 @contextmanager
 def _lab(home: Path, source: str) -> Iterator[str]:
-    """The address of a notebook of one cell, in a JupyterLab without its user's settings."""
+    """Start JupyterLab without its user's settings; yield the address of a one-cell notebook."""
     cell = nbformat.v4.new_code_cell(source)
     notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": KERNEL})
     nbformat.write(notebook, home / "one.ipynb")

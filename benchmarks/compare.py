@@ -1,4 +1,4 @@
-"""What helpers.compare costs beyond the two forwards that it has to make."""
+"""What helpers.compare costs beyond the two forward passes that it has to make."""
 
 from functools import partial
 
@@ -15,7 +15,7 @@ LIMITS = {"stage": 1.4, "norm": 2.5}
 
 
 def over_two_forwards(rounds: int) -> dict[str, float]:
-    """Points → time of `compare` there, over that of both networks' bare forwards at 224 px."""
+    """Time `compare` at each point, over both networks' bare forward passes at 224 px."""
     image, model = photos.load("cat"), backbones.load("resnet50")
     frozen = freeze(model)
 
@@ -30,6 +30,7 @@ def over_two_forwards(rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
+    """Measure and print all."""
     settle()
     for at, ratio in over_two_forwards(rounds=25).items():
         emit(f"compare_over_two_forwards_{at}", ratio, "×", LIMITS[at])

@@ -25,7 +25,7 @@ BASE = PRESETS["Today"]  # ResNet-50, and ResNet-50 frozen
 
 
 def rss_growth_mb(toggles: int) -> float:
-    """Memory that random toggles add once every kind has been in every stage."""
+    """Measure the memory that random toggles add once every kind has been in every stage."""
     explorer = NormExplorer()
     choices = [(number, kind) for number in range(len(STAGES)) for kind in KINDS]
 
@@ -41,9 +41,9 @@ def rss_growth_mb(toggles: int) -> float:
 
 
 def toggle_over_forward(rounds: int) -> float:
-    """An uncached toggle without its picture, over the bare forward of the recomputed stages.
+    """Time an uncached toggle without its picture, over a bare pass of the recomputed stages.
 
-    The median over the five stages whose kind can change.
+    The ratio is the median over the five stages whose kind can change.
     """
     return median(
         _toggle_over_forward(number, rounds)
@@ -76,7 +76,7 @@ def _toggle_over_forward(number: int, rounds: int) -> float:
 
 
 def picture_ms(rounds: int) -> float:
-    """All panels of a view, at the preset and stage where they take longest."""
+    """Time all panels of a view, at the preset and stage where they take longest."""
     image = photos.load("cat")
     states = [replace(preset, stage=stage) for preset in PRESETS.values() for stage in STAGES]
     calls = {state: partial(frame, state, view(state, image)) for state in states}
@@ -84,7 +84,7 @@ def picture_ms(rounds: int) -> float:
 
 
 def cached_toggle_ms(rounds: int) -> float:
-    """A control set back to what is cached, until its picture stands."""
+    """Time a control that is set back to what is cached, until its picture is there."""
     explorer, kinds = NormExplorer(), cycle([FROZEN, EPS_0])
 
     def toggle():
@@ -96,7 +96,7 @@ def cached_toggle_ms(rounds: int) -> float:
 
 
 def click_to_paint_ms(rounds: int) -> float:
-    """From a click on a stage's button, which needs no forward, to the painted frame."""
+    """Time a click on a stage's button, which needs no forward pass, until the frame is painted."""
     source = "from helpers.course.explorers.norm import NormExplorer\nNormExplorer()"
     with browser.page(source) as page:
         times = [
@@ -108,6 +108,7 @@ def click_to_paint_ms(rounds: int) -> float:
 
 
 def main() -> int:
+    """Measure and print all; return 1 if something cannot be measured in CI."""
     settle()
     emit("rss_growth_mb", rss_growth_mb(toggles=500), "MB", 50)  # first, from a small process
     emit("toggle_over_forward", toggle_over_forward(rounds=15), "×", 1.25)

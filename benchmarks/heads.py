@@ -1,10 +1,11 @@
-"""What runs on every proposal: ResNet-50's last stage, or two linear layers behind an FPN.
+"""Time what runs on every proposal: ResNet-50's last stage, or two linear layers behind an FPN.
 
     python -m benchmarks.heads [--device cuda] [--quick] [--out FILE]
 
-Section "heads" of data/results/speed/<device>.json. The two designs of the forum's thread, as far
-as torchvision has their parts: C4, whose stage 4 runs on each proposal's 1024 × 14 × 14, and FPN,
-whose box head is two linear layers on 256 × 7 × 7. At 600 × 800 px, stand-in weights.
+Writes section "heads" of data/results/speed/<device>.json. It compares the two designs of the
+forum's thread, as far as torchvision has their parts: C4, whose stage 4 runs on each proposal's
+1024 × 14 × 14, and FPN, whose box head is two linear layers on 256 × 7 × 7. The image has
+600 × 800 px, the weights are the stand-in's.
 """
 
 import sys
@@ -24,6 +25,7 @@ PROPOSALS = (100, 300)
 
 
 def parts(proposals: int, image: tuple[int, int], device: str) -> dict[str, Callable]:
+    """Name → a call of that part, on an image (H,W) or on so many proposals."""
     model = resnet50_detector().to(device)
     body = stages(model)
     stage_4 = body.pop("layer4")
@@ -50,6 +52,7 @@ def parts(proposals: int, image: tuple[int, int], device: str) -> dict[str, Call
 
 
 def main(given: list[str] | None = None) -> int:
+    """Measure and store all cases."""
     options = arguments(__doc__.splitlines()[0], given)
     if options.device == "cpu":
         torch.set_num_threads(1)
@@ -59,12 +62,12 @@ def main(given: list[str] | None = None) -> int:
         if store.has(what=STAGE_4, proposals=proposals):
             continue
         fast = options.device == "cuda"
-        found = interleaved(
+        times = interleaved(
             parts(proposals, image, options.device), 9 if fast else 3, 0.02 if fast else 1e-9
         )
         rows = []
-        for what, taken in found.items():
-            ratio = taken.over(found[TWO_LINEAR])
+        for what, taken in times.items():
+            ratio = taken.over(times[TWO_LINEAR])
             rows.append(
                 {
                     "what": what,

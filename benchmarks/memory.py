@@ -10,12 +10,12 @@ STATUS = Path("/proc/self/status")
 
 
 def rss_mb() -> float:
-    """What it holds now."""
+    """Measure what it holds now."""
     return psutil.Process().memory_info().rss / 2**20
 
 
 def peak_mb() -> float:
-    """The most it has held since it started."""
+    """Measure the most it has held since it started."""
     if STATUS.exists():  # Linux's getrusage begins with the memory of the process that started it
         return int(re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())[1]) / 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

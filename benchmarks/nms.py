@@ -1,12 +1,12 @@
-"""What non-maximum suppression costs, by the number of classes, and its share of a detector.
+"""Time non-maximum suppression, by the number of classes, and its share of a detector.
 
     python -m benchmarks.nms [--device cuda] [--quick] [--out FILE]
 
-Section "nms" of data/results/speed/<device>.json: a fixed number of candidate boxes whose labels
-are spread over 1 to 80 classes, suppressed without regard to the class ("agnostic"), by
-torchvision's coordinate trick, and by its loop over the classes; on either side of where
-torchvision goes from one to the other; in whole forward passes, the share of both NMS calls; and
-what each part of a pass takes, beside what a clock says that does not wait for the GPU.
+Writes section "nms" of data/results/speed/<device>.json. A fixed number of candidate boxes, whose
+labels are spread over 1 to 80 classes, is suppressed without regard to the class ("agnostic"), by
+torchvision's coordinate trick, and by its loop over the classes, also on either side of where
+torchvision goes from one to the other. In whole forward passes it measures the share of both NMS
+calls, and of each part, the latter also by a clock that does not wait for the GPU.
 """
 
 import sys
@@ -38,17 +38,18 @@ WAYS = {
 
 
 def by_classes(count: int, classes: int, device: str, rounds: int) -> list[dict]:
+    """Time each way for `count` candidates of so many classes; a row for each way."""
     given = [tensor.to(device) for tensor in candidates(count, classes)]
     kept = {way: call(*given) for way, call in WAYS.items()}
-    found = interleaved(
+    times = interleaved(
         {way: lambda call=call: call(*given) for way, call in WAYS.items()},
         rounds,
         0.005 if device == "cuda" else 0.01,
     )
     same = set(kept["trick"].tolist()) == set(kept["loop"].tolist())
     rows = []
-    for way, taken in found.items():
-        ratio = taken.over(found["agnostic"])
+    for way, taken in times.items():
+        ratio = taken.over(times["agnostic"])
         rows.append(
             {
                 "what": "classes",
@@ -66,7 +67,7 @@ def by_classes(count: int, classes: int, device: str, rounds: int) -> list[dict]
 
 
 def chosen(count: int, device: str) -> str:
-    """Which of the two torchvision takes for so many boxes."""
+    """Find out which of the two torchvision takes for so many boxes."""
     called = []
     with ExitStack() as stack:
         for way, name in (("trick", "_coordinate_trick"), ("loop", "_vanilla")):
@@ -79,7 +80,7 @@ def chosen(count: int, device: str) -> str:
 
 
 def negative_coordinates() -> dict:
-    """The case in which the trick is wrong: it moves each class by the largest coordinate alone."""
+    """Run the case in which the trick errs: it moves each class by the largest coordinate alone."""
     boxes = torch.tensor([[-300.0, 0, -200, 100], [-199.0, 0, -99, 100], [0.0, 0, 1, 1]])
     labels, scores = torch.tensor([1, 0, 0]), torch.tensor([0.9, 0.8, 0.7])
     boxes[0] = boxes[1] - (boxes.max() + 1)  # where class 1 is moved onto class 0
@@ -88,7 +89,7 @@ def negative_coordinates() -> dict:
 
 
 class Stopwatch:
-    """Stands in for batched_nms, and takes its time; a GPU is waited for before and after."""
+    """Stand in for batched_nms and time it; a GPU is waited for before and after."""
 
     def __init__(self, device: str):
         self._wait = torch.cuda.synchronize if device == "cuda" else lambda: None
@@ -107,7 +108,7 @@ class Stopwatch:
 
 
 def shares(name: str, model, images: list[Tensor], device: str, rounds: int) -> dict:
-    """Of one image's forward pass: the share of the RPN's NMS, and of the box head's."""
+    """Measure which share of one image's forward pass both NMS calls take, RPN's and box head's."""
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     passes = []
     with torch.inference_mode():
@@ -140,9 +141,10 @@ PARTS = ("transform", "backbone", "rpn", "roi_heads")
 
 
 def by_part(name: str, model, images: list[Tensor], device: str, rounds: int) -> list[dict]:
-    """Each part's share of a forward pass; `unwaited`: by a clock that does not wait for the GPU.
+    """Measure each part's share of a forward pass; a row for each part.
 
-    Such a clock charges the GPU's work to whichever part first needs a result of it.
+    `unwaited` is the share by a clock that does not wait for the GPU. Such a clock charges the
+    GPU's work to whichever part first needs a result of it.
     """
     shares = {waits: _part_seconds(model, images, waits, device, rounds) for waits in (True, False)}
     rows = []
@@ -167,7 +169,7 @@ def by_part(name: str, model, images: list[Tensor], device: str, rounds: int) ->
 
 @torch.inference_mode()
 def _part_seconds(model, images, waits: bool, device: str, rounds: int) -> Tensor:
-    """(rounds, 5) float64: seconds of each of PARTS, and of the whole pass, which is waited for."""
+    """Time each of PARTS, and the whole pass, which is waited for: seconds (rounds,5), float64."""
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     marks: list[float] = []
 
@@ -195,7 +197,7 @@ def _part_seconds(model, images, waits: bool, device: str, rounds: int) -> Tenso
 
 
 def detectors(device: str, quick: bool):
-    """(name, model, images): the small trained one, and ResNet-50's with ever more candidates."""
+    """Yield name, model and images: the scene detector, then ResNet-50's with more candidates."""
     yield "scene detector", load_detector().to(device), [scenes(1, 2018)[0][0].to(device)]
     side = 64 if quick else 800 if device == "cuda" else 320
     generator = torch.Generator().manual_seed(0)
@@ -210,7 +212,7 @@ def detectors(device: str, quick: bool):
 
 @torch.inference_mode()
 def _scores(model, images: list[Tensor]) -> Tensor:
-    """Of every proposal and class, the best first."""
+    """Score every proposal and class, the best first."""
     heads = model.roi_heads
     inputs, _ = model.transform(images)
     features = model.backbone(inputs.tensors)
@@ -221,6 +223,7 @@ def _scores(model, images: list[Tensor]) -> Tensor:
 
 
 def main(given: list[str] | None = None) -> int:
+    """Measure and store all cases."""
     options = arguments(__doc__.splitlines()[0], given)
     device = options.device
     if device == "cpu":

@@ -1,9 +1,9 @@
-"""What each way to normalize costs: time, bytes moved, bytes kept for backward.
+"""Measure each way to normalize: time, bytes moved, bytes kept for backward.
 
     python -m benchmarks.norms [--device cuda] [--quick] [--out FILE] [--resume]
 
-For a layer alone at the shapes of ResNet-50's stages, for the body, and for a whole detector; in
-float32 and under autocast. Rows of section "norms" of data/results/speed/<device>.json.
+Writes section "norms" of data/results/speed/<device>.json: a layer alone at the shapes of
+ResNet-50's stages, the body, and a whole detector; in float32 and under autocast.
 """
 
 import copy
@@ -41,6 +41,8 @@ KEYS = ("level", "shape", "batch", "dtype", "pass", "cudnn")
 
 
 class Case(NamedTuple):
+    """What is measured: one row for each way to normalize."""
+
     level: str  # "layer", "body" or "detector"
     shape: tuple[int, ...]  # (C,H,W) of the layer's input, or of the image
     batch: int
@@ -50,6 +52,7 @@ class Case(NamedTuple):
     compiled: bool = False
 
     def named(self) -> dict:
+        """Return the columns that name the case."""
         return {
             "level": self.level,
             "shape": list(self.shape),
@@ -61,15 +64,15 @@ class Case(NamedTuple):
 
 
 def copy_bandwidth(size: int, device: str = "cpu") -> float:
-    """Bytes per second of copying `size` bytes, each counted twice: it is read, and written."""
+    """Measure bytes per second of copying `size` bytes; each counts twice, as read and written."""
     source = torch.ones(size // 4, device=device)
     target = torch.empty_like(source)
-    found = interleaved({"copy": lambda: target.copy_(source)}, rounds=7)
-    return 2 * 4 * source.numel() / found["copy"].median
+    times = interleaved({"copy": lambda: target.copy_(source)}, rounds=7)
+    return 2 * 4 * source.numel() / times["copy"].median
 
 
 def peak_memory(call: Callable[[], object]) -> int | None:
-    """The most bytes that `call()` has in use on the GPU above those before; None without one."""
+    """Measure how many bytes on the GPU `call()` has in use at most, or None without a GPU."""
     if not torch.cuda.is_available():
         return None
     torch.cuda.synchronize()
@@ -81,6 +84,7 @@ def peak_memory(call: Callable[[], object]) -> int | None:
 
 
 def cases(device: str, quick: bool) -> Iterator[Case]:
+    """Yield what to measure on a device."""
     cuda = device == "cuda"
     dtypes = ("float32", "bfloat16", "float16") if cuda else ("float32", "bfloat16")
     cudnn = True if cuda else None
@@ -109,7 +113,7 @@ def cases(device: str, quick: bool) -> Iterator[Case]:
 
 
 class Subject(NamedTuple):
-    """`inputs`: what the model takes; `finish`: its output → the tensors to go backward from."""
+    """A model to put the `ways` into; `inputs` makes what it takes, with or without gradient."""
 
     model: nn.Module
     inputs: Callable[[bool], object]
@@ -117,6 +121,7 @@ class Subject(NamedTuple):
 
 
 def subject(case: Case, device: str) -> Subject:
+    """Build the model of a case, and list the ways that apply to it."""
     generator = torch.Generator().manual_seed(0)
     ways = [way for way in IMPLEMENTATIONS if way != COMPILED or case.compiled]
     if not case.cudnn:
@@ -145,9 +150,9 @@ def subject(case: Case, device: str) -> Subject:
     return Subject(model, lambda both: (list(images), targets if both else None), tuple(ways))
 
 
-def built(case: Case, found: Subject, way: str, device: str) -> Callable[[], object]:
-    """The call to be timed."""
-    model = found.model
+def built(case: Case, subject: Subject, way: str, device: str) -> Callable[[], object]:
+    """Build the call to be timed; its attribute `forward` is the forward pass alone."""
+    model = subject.model
     if case.level == "detector":
         model = copy.deepcopy(model)
         model.backbone.body = IMPLEMENTATIONS[way].make(model.backbone.body)
@@ -162,7 +167,7 @@ def built(case: Case, found: Subject, way: str, device: str) -> Callable[[], obj
     if way == "BN eval, affine frozen":
         for layer in norm_layers(model).values():
             layer.requires_grad_(False)
-    inputs = found.inputs(case.both)
+    inputs = subject.inputs(case.both)
     cast = nullcontext
     if case.dtype not in ("float32", EXACT):
         cast = partial(torch.autocast, device, dtype=getattr(torch, case.dtype))
@@ -171,8 +176,7 @@ def built(case: Case, found: Subject, way: str, device: str) -> Callable[[], obj
         with cast():
             if case.level == "detector":
                 images, targets = inputs
-                found = model(images, targets) if case.both else model(images)
-                return sum(found.values()) if case.both else found
+                return sum(model(images, targets).values()) if case.both else model(images)
             return model(inputs)
 
     def inference():
@@ -194,18 +198,20 @@ def built(case: Case, found: Subject, way: str, device: str) -> Callable[[], obj
 
 
 def cudnn(case: Case) -> AbstractContextManager:
+    """Switch cuDNN and TF32 as the case wants them."""
     if case.cudnn is None:
         return nullcontext()
     return torch.backends.cudnn.flags(enabled=case.cudnn, allow_tf32=case.dtype != EXACT)
 
 
 def measured(case: Case, device: str, rounds: int) -> list[dict]:
-    found = subject(case, device)
+    """Measure a case; a row for each way, with `failed` where compiling it fails."""
+    of_case = subject(case, device)
     calls, rows = {}, []
     with cudnn(case):
-        for way in found.ways:
+        for way in of_case.ways:
             try:
-                calls[way] = built(case, found, way, device)
+                calls[way] = built(case, of_case, way, device)
                 calls[way]()
             except Exception as error:
                 if way != COMPILED:
@@ -230,7 +236,7 @@ def measured(case: Case, device: str, rounds: int) -> list[dict]:
                     row["peak"] = peak_memory(calls[way])
             rows.append(row)
     if case.level == "layer":
-        _count_bytes(case, rows, found.inputs(False), device)
+        _count_bytes(case, rows, of_case.inputs(False), device)
     return rows
 
 
@@ -249,6 +255,7 @@ def _count_bytes(case: Case, rows: list[dict], x: Tensor, device: str) -> None:
 
 
 def main(given: list[str] | None = None) -> int:
+    """Measure and store all cases."""
     options = arguments(__doc__.splitlines()[0], given)
     if options.device == "cpu":
         torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""What a notebook asks of its reader's machine: time, patience and memory."""
+"""What a notebook asks of its reader's machine: time and memory."""
 
 import subprocess
 import sys
@@ -22,10 +22,10 @@ LIMITS = {
 
 
 def measure(nb, imports_mb: float, progress=lambda: None) -> dict[str, float | None]:
-    """The numbers of LIMITS for one notebook, run in a new kernel; None for one without pictures.
+    """Run one notebook in a new kernel and measure what LIMITS names; None without a picture.
 
     `imports_mb` is what importing torch and torchvision takes. The seconds include the start of
-    the kernel, and a picture (a PNG; a widget counts too) is there when its cell ends.
+    the kernel. A picture, that is a PNG or a widget, is there when its cell ends.
     """
     cells = [*nb.cells, nbformat.v4.new_code_cell(PEAK)]
     ends, start = [], perf_counter()
@@ -50,13 +50,14 @@ def measure(nb, imports_mb: float, progress=lambda: None) -> dict[str, float | N
 
 
 def shows(cell, *kinds: str) -> bool:
+    """Tell whether a cell has an output of one of these MIME types."""
     return any(
         kind in output.get("data", {}) for output in cell.get("outputs", []) for kind in kinds
     )
 
 
 def imports_mb() -> float:
-    """The peak of a process that only imports torch and torchvision."""
+    """Measure the peak of a process that only imports torch and torchvision."""
     code = f"import torch, torchvision\n{PEAK}"
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=make.ROOT, stdout=subprocess.PIPE, check=True
@@ -65,6 +66,7 @@ def imports_mb() -> float:
 
 
 def main(paths: list[Path]) -> None:
+    """Measure these notebooks and print the numbers."""
     settle()
     least = imports_mb()
     for path in paths:

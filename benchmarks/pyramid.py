@@ -16,7 +16,7 @@ PICTURE = "scene 1"
 
 
 def view_over_forward(rounds: int) -> float:
-    """A new normalization without its picture, over the detector's bare forward in float64."""
+    """Time a new normalization without its picture, over the detector's bare pass in float64."""
     levels, exact = Levels(load_detector()), load_detector().double()
     image = levels.pictures[PICTURE][0].double()
     state = PyramidState(PICTURE, "P3", MEAN, BATCH)
@@ -37,7 +37,7 @@ def view_over_forward(rounds: int) -> float:
 
 
 def picture_ms(rounds: int) -> float:
-    """The preset that takes longest, its passes made."""
+    """Time the picture of the preset where it takes longest."""
     levels = Levels(load_detector())
     calls = {name: partial(_drawn, levels, state) for name, state in PRESETS.items()}
     medians(calls, 2)
@@ -49,7 +49,7 @@ def _drawn(levels: Levels, state: PyramidState) -> bytes:
 
 
 def handler_ms(rounds: int) -> float:
-    """Another level, until its frame stands: no pass, a picture."""
+    """Time the choice of another level, which needs no pass, until its frame is there."""
     explorer, levels = PyramidExplorer(), cycle(["P3", "P4"])
 
     def choose():
@@ -61,7 +61,7 @@ def handler_ms(rounds: int) -> float:
 
 
 def build_seconds() -> float:
-    """The explorer, with the detector's weights at hand."""
+    """Time building the explorer, with the detector loaded."""
     model = load_detector()
     start = perf_counter()
     PyramidExplorer(model)
@@ -69,6 +69,7 @@ def build_seconds() -> float:
 
 
 def main() -> None:
+    """Measure and print all."""
     settle()
     emit("pyramid_build_s", build_seconds(), "s", 2)
     emit("pyramid_view_over_forward", view_over_forward(rounds=25), "×", 1.4)

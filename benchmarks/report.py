@@ -1,4 +1,4 @@
-"""What the benchmarks share: their settings, and the lines they write."""
+"""The settings that the benchmarks share, and the lines they write."""
 
 import json
 import os
@@ -8,13 +8,13 @@ import torch
 
 
 def settle() -> None:
-    """One thread and the stand-in weights, here and in every process started from here."""
+    """Set one thread and the stand-in weights, here and for every process started from here."""
     os.environ |= {"OMP_NUM_THREADS": "1", "HELPERS_WEIGHTS": "stand-in"}
     torch.set_num_threads(1)
 
 
 def emit(name: str, value: float, unit: str, limit: float) -> None:
-    """One result as a JSON line, with four significant digits."""
+    """Print a result as a JSON line, with four significant digits; say on stderr if it is high."""
     value = float(f"{value:.4g}")
     _write(name=name, value=value, unit=unit, limit=limit)
     if value > limit:
@@ -22,7 +22,7 @@ def emit(name: str, value: float, unit: str, limit: float) -> None:
 
 
 def skip(name: str, unit: str, limit: float, reason: str) -> int:
-    """The line of what cannot be measured here. Returns the exit status, which fails CI."""
+    """Print that something cannot be measured here; return the exit status, which fails CI."""
     _write(name=name, value=None, unit=unit, limit=limit, skipped=reason)
     return int(bool(os.environ.get("CI")))
 

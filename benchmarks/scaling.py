@@ -16,9 +16,9 @@ PICTURE = "scene 0"
 
 
 def view_over_forward(rounds: int) -> float:
-    """A change without its picture, over the bare forward pass that it has to make: the worst.
+    """Time a change without its picture, over its bare forward pass, at the slowest preset.
 
-    That forward takes 15 ms, of which the histograms of 180,000 values are a tenth.
+    The pass takes 15 ms, and the histograms of 180,000 values a tenth of that.
     """
     model = load_detector()
     feeding = Feeding(model)
@@ -38,7 +38,7 @@ def _over_forward(model, feeding: Feeding, emitted: str, rounds: int) -> float:
 
 
 def picture_ms(rounds: int) -> float:
-    """The preset and picture that takes longest."""
+    """Time the picture of the preset where it takes longest."""
     feeding = Feeding(load_detector())
     states = [
         ScalingState(name, emitted) for name in (PICTURE, "cat") for emitted in PRESETS.values()
@@ -48,7 +48,7 @@ def picture_ms(rounds: int) -> float:
 
 
 def handler_ms(rounds: int) -> float:
-    """A format chosen, until its frame stands: a forward pass and a picture."""
+    """Time the choice of a format, a forward pass and a picture, until its frame is there."""
     explorer, formats = ScalingExplorer(), cycle(["BGR", "halved"])
 
     def choose():
@@ -60,7 +60,7 @@ def handler_ms(rounds: int) -> float:
 
 
 def build_seconds() -> float:
-    """The explorer, with the detector's weights at hand."""
+    """Time building the explorer, with the detector loaded."""
     model = load_detector()
     pictures()  # drawn once in a notebook
     start = perf_counter()
@@ -69,6 +69,7 @@ def build_seconds() -> float:
 
 
 def main() -> None:
+    """Measure and print all."""
     settle()
     emit("scaling_build_s", build_seconds(), "s", 2)
     emit("scaling_view_over_forward", view_over_forward(rounds=25), "×", 1.4)

@@ -1,8 +1,8 @@
-"""Where the costs of normalization and NMS are stored: one file for each device.
+"""The files that store what normalization and NMS cost, one for each device.
 
     python -m benchmarks.speed FILE OTHER
 
-says how many ratios of one file agree with those of another within the stated spreads.
+counts how many ratios of one file agree with those of another within the stated spreads.
 """
 
 import argparse
@@ -28,20 +28,22 @@ FOLDER = Path(__file__).resolve().parent.parent / "data" / "results" / "speed"
 
 
 def arguments(description: str, given: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line that the benchmarks share; `out` is always set."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help="few cases, few rounds: to try it")
     parser.add_argument("--out", type=Path, help="the file to write (default: the device's own)")
     parser.add_argument("--resume", action="store_true", help="keep the cases that it holds")
     parser.add_argument("--again", action="store_true", help="one more run, of all that it holds")
-    found = parser.parse_args(given)
-    if found.device == "cuda" and not torch.cuda.is_available():
+    options = parser.parse_args(given)
+    if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no GPU here.")
-    found.out = found.out or FOLDER / f"{slug(device_name(found.device))}.json"
-    return found
+    options.out = options.out or FOLDER / f"{slug(device_name(options.device))}.json"
+    return options
 
 
 def device_name(device: str) -> str:
+    """Name the GPU or the processor."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     if Path("/proc/cpuinfo").exists():
@@ -53,12 +55,13 @@ def device_name(device: str) -> str:
 
 
 def slug(name: str) -> str:
+    """Turn a device's name into that of a file."""
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\(.*?\)|@.*", "", name.lower())).strip("-")
 
 
 def about(device: str) -> dict[str, object]:
-    """The device, and the versions of what ran on it."""
-    found = {
+    """Describe the device and the versions of what ran on it."""
+    facts = {
         "device": device_name(device),
         "kind": device,
         "date": datetime.now(UTC).date().isoformat(),
@@ -68,18 +71,17 @@ def about(device: str) -> dict[str, object]:
         "threads": torch.get_num_threads(),
     }
     if device == "cuda":
-        found["cuda"] = torch.version.cuda
-        found["cudnn"] = torch.backends.cudnn.version()
-        found["tf32"] = torch.backends.cudnn.allow_tf32
-    return found
+        facts["cuda"] = torch.version.cuda
+        facts["cudnn"] = torch.backends.cudnn.version()
+        facts["tf32"] = torch.backends.cudnn.allow_tf32
+    return facts
 
 
 class Store:
-    """Rows of one section in a device's file; written after each case, whole or not at all.
+    """Keep the rows of one section in a device's file, written whole after each case.
 
-    A case is named by the values of a row at `keys`, a row of it by WITHIN as well. Of the cases
-    that the file holds, `resume` keeps them, `again` combines them with one more run, and else they
-    are measured anew.
+    The values at `keys` name a case; those at WITHIN tell its rows apart. Cases that the file holds
+    are kept with `resume`, combined with one more run with `again`, and else replaced.
     """
 
     def __init__(self, options: argparse.Namespace, section: str, keys: tuple[str, ...]):
@@ -91,12 +93,14 @@ class Store:
         self.rows = list(held) if options.resume else []
 
     def has(self, **case) -> bool:
+        """Tell whether a case need not be measured."""
         return self._resume and any(self._key(case) == self._key(row) for row in self.rows)
 
     def _key(self, row: dict, more: tuple[str, ...] = ()) -> tuple:
         return tuple(str(row.get(key)) for key in (*self._keys, *more))
 
     def add(self, rows: list[dict]) -> None:
+        """Add the rows of a case and write the file."""
         before = {self._key(row, WITHIN): row for row in self._before}
         for row in rows:
             held = before.get(self._key(row, WITHIN))
@@ -108,7 +112,7 @@ class Store:
 
 
 def combined(a: dict, b: dict) -> dict:
-    """Two runs of a row as one: the means of what was measured, a spread that covers both."""
+    """Combine two runs of a row: the means of what was measured, a spread that covers both."""
     if "spread" not in a or "spread" not in b:
         return b
     runs = a.get("runs", 1)
@@ -122,27 +126,27 @@ def combined(a: dict, b: dict) -> dict:
 
 
 def resolved(row: dict) -> dict:
-    """The row, and whether its effect exceeds its spread, as stored: there is nothing to tell else.
+    """Add to a row with a ratio whether the effect exceeds the spread, both as stored.
 
-    A ratio over itself never does: it is 1, its spread 0.
+    It never does for a ratio over itself, which is 1 with a spread of 0.
     """
     return row | {"is_resolved": abs(row["ratio"] - 1) > row["spread"]} if "ratio" in row else row
 
 
 def agreement(a: dict, b: dict) -> dict[str, tuple[int, int]]:
-    """Section → how many ratios of two files agree, of how many.
+    """Count for each section how many ratios of two files agree, and of how many.
 
-    They do if they differ by no more than the larger of their spreads.
+    They agree if they differ by no more than the larger of their spreads.
     """
-    found = {}
+    counts = {}
     for section in ("norms", "nms", "heads"):
         rows = {
             _name(row): row for row in b.get(section, []) if "ratio" in row and row["spread"] > 0
         }
         pairs = [(row, rows[_name(row)]) for row in a.get(section, []) if _name(row) in rows]
         agree = sum(abs(x["ratio"] - y["ratio"]) <= max(x["spread"], y["spread"]) for x, y in pairs)
-        found[section] = agree, len(pairs)
-    return found
+        counts[section] = agree, len(pairs)
+    return counts
 
 
 def _name(row: dict) -> str:
@@ -150,7 +154,7 @@ def _name(row: dict) -> str:
 
 
 def _text(whole: dict) -> str:
-    """A row a line."""
+    """Write the file's text, with one line for each row."""
     parts = [f'"about": {json.dumps(whole["about"], ensure_ascii=False)}']
     for section, rows in whole.items():
         if section != "about":
@@ -160,10 +164,12 @@ def _text(whole: dict) -> str:
 
 
 def rounded(value: float) -> float:
+    """Round to four significant digits."""
     return float(f"{value:.4g}")
 
 
 def main() -> int:
+    """Compare two files."""
     files = [json.loads(Path(name).read_text()) for name in sys.argv[1:3]]
     if len(files) != 2:
         raise SystemExit("python -m benchmarks.speed FILE OTHER: give two files of one device.")

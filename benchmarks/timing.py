@@ -1,4 +1,4 @@
-"""Times taken in turns, so that a noisy machine disturbs all of them alike."""
+"""Timing calls in turns, so that a noisy machine disturbs all of them alike."""
 
 from collections.abc import Callable, Hashable, Mapping
 from statistics import median
@@ -11,9 +11,10 @@ def medians(
     before: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = perf_counter,
 ) -> dict[Hashable, float]:
-    """Name → median seconds. Each round makes every call once, every other round backwards.
+    """Time each call and return name → median seconds.
 
-    `before` runs ahead of each call, and is not timed.
+    Each round makes every call once, every other round backwards. `before` runs ahead of each call,
+    and is not timed.
     """
     times = {name: [] for name in calls}
     for number in range(rounds):

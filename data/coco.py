@@ -1,4 +1,4 @@
-"""COCO's average precision of a detector on the synthetic scenes; needs pycocotools."""
+"""COCO's average precision of a detector on the synthetic scenes, by pycocotools."""
 
 import math
 from contextlib import redirect_stdout
@@ -13,15 +13,15 @@ from helpers.inputs.scenes import CLASSES, Scene
 
 
 def need_pycocotools() -> None:
-    """SystemExit, with what to do, where pycocotools is not installed."""
+    """Raise SystemExit, which says what to do, where pycocotools is not installed."""
     if find_spec("pycocotools") is None:
         raise SystemExit("COCO's AP comes from pycocotools: pip install pycocotools")
 
 
 def average_precision(results: list[dict[str, Tensor]], scenes: list[Scene]) -> tuple[float, float]:
-    """COCO's AP, the mean over IoU 0.50 to 0.95, and AP at IoU 0.5.
+    """Compute COCO's AP, which is the mean over IoU 0.50 to 0.95, and AP at IoU 0.5.
 
-    `results`: what helpers.networks.detector.detect made of each scene, the low scores, too.
+    `results` are those of helpers.networks.detector.detect, low scores included.
     """
     evaluation = judge(results, scenes)
     with redirect_stdout(StringIO()):
@@ -31,7 +31,7 @@ def average_precision(results: list[dict[str, Tensor]], scenes: list[Scene]) -> 
 
 
 def judge(results: list[dict[str, Tensor]], scenes: list[Scene]) -> Any:
-    """pycocotools' COCOeval of a detector's results, after its `evaluate()`."""
+    """Match results with scenes: pycocotools' COCOeval after its `evaluate()`."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -50,16 +50,16 @@ def judge(results: list[dict[str, Tensor]], scenes: list[Scene]) -> Any:
     }
     with redirect_stdout(StringIO()):
         truth.createIndex()
-        found = truth.loadRes(detections) if detections else COCO()
-        evaluation = COCOeval(truth, found, "bbox")
+        loaded = truth.loadRes(detections) if detections else COCO()
+        evaluation = COCOeval(truth, loaded, "bbox")
         evaluation.evaluate()
     return evaluation
 
 
-def _records(found: dict[str, Tensor], image: int) -> list[dict]:
-    """Boxes of one image as pycocotools takes them: x, y, width, height."""
-    boxes, labels = found["boxes"].tolist(), found["labels"].tolist()
-    scores = found.get("scores", torch.ones(len(boxes))).tolist()
+def _records(annotated: dict[str, Tensor], image: int) -> list[dict]:
+    """List one image's boxes as pycocotools takes them: x, y, width, height."""
+    boxes, labels = annotated["boxes"].tolist(), annotated["labels"].tolist()
+    scores = annotated.get("scores", torch.ones(len(boxes))).tolist()
     return [
         {"image_id": image, "category_id": label, "score": score, "bbox": [x, y, x2 - x, y2 - y]}
         for (x, y, x2, y2), label, score in zip(boxes, labels, scores, strict=True)

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Iterable
 from contextlib import ExitStack, contextmanager
-from html import escape
 from itertools import chain
 from typing import NamedTuple
 
@@ -12,15 +11,16 @@ from torch import Tensor, nn
 
 from helpers.norms import norm_layers
 from helpers.stages import body, stages
-from helpers.text import short
+from helpers.text import Table, short, table
 
 ROUNDING = 1e-5  # float32 networks that compute one function part by less, relative to max|A|
 
 
 class Row(NamedTuple):
-    """How far B is from A at one point: max|A−B|, mean|A−B|, and max|A−B| / max|A|.
+    """How far the feature map of B is from that of A at one point, over all their elements.
 
-    `rounding` is the relative difference that rounding can make, in the coarser of both dtypes.
+    `max_abs`: max|A−B|; `mean_abs`: mean|A−B|; `relative`: max|A−B| / max|A|; `rounding`: the
+    relative difference that rounding can make, in the coarser of both dtypes.
     """
 
     shape: tuple[int, ...]
@@ -31,6 +31,7 @@ class Row(NamedTuple):
 
     @classmethod
     def of(cls, a: Tensor, b: Tensor) -> "Row":
+        """Measure two feature maps of the same shape, in floating point."""
         difference = a - b
         max_abs = _largest(difference)
         size = _largest(a)
@@ -41,6 +42,7 @@ class Row(NamedTuple):
         return cls(tuple(a.shape), max_abs, mean_abs, relative, rounding)
 
     def cells(self) -> tuple[str, ...]:
+        """Return shape and differences as text, without digits where they are only rounding."""
         shape = " × ".join(map(str, self.shape))
         if self.relative <= self.rounding:
             # The digits of a rounding difference belong to the processor, not to the networks.
@@ -49,28 +51,19 @@ class Row(NamedTuple):
 
 
 class Comparison(dict[str, Row]):
-    """Point name → `Row`, in the order of the forward pass. A notebook shows it as a table."""
+    """A dictionary point → `Row`, in the order of the forward pass, shown as a table."""
 
     HEADER = ("point", "shape", "max|A−B|", "mean|A−B|", "relative")
 
-    def table(self) -> list[tuple[str, ...]]:
-        return [self.HEADER, *((point, *row.cells()) for point, row in self.items())]
+    def table(self) -> Table:
+        """Lay out the rows."""
+        return table([(point, *row.cells()) for point, row in self.items()], self.HEADER)
 
     def __repr__(self) -> str:
-        rows = self.table()
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        )
+        return repr(self.table())
 
     def _repr_html_(self) -> str:
-        header, *rows = (
-            "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
-            for tag, row in zip(["th"] + ["td"] * len(self), self.table(), strict=True)
-        )
-        lines = "".join(f"<tr>{row}</tr>" for row in rows)
-        return f"<table><thead><tr>{header}</tr></thead><tbody>{lines}</tbody></table>"
+        return self.table()._repr_html_()
 
 
 def compare(
@@ -80,20 +73,20 @@ def compare(
     at: str | Iterable[str] = "stage",
     dtype: torch.dtype | None = None,
 ) -> Comparison:
-    """Run both networks on one image, in eval mode, and hold their feature maps side by side.
+    """Compare the feature maps of two networks, run in eval mode on the same image.
 
     `image`: floating point (N,3,H,W). Each network gets it in its own dtype and on its own device,
-    so a float32 network can be held against its float64 twin; `dtype` runs a copy of each network
-    in that dtype instead (float64 takes float32's rounding out of the picture).
+    so a float32 network can be compared with its float64 twin. `dtype`: run a copy of each network
+    in this dtype instead; float64 shows what is left without the rounding of float32.
+    `at`: "stage" for stem, layer1 … layer4; "norm" for every normalization layer of either network;
+    or the names of modules that run once per forward pass. For "stage" and "norm" the image goes
+    into the body of a detector, without the detector's own transform; for names it goes into the
+    model as given.
 
-    `at`: "stage" (stem, layer1 … layer4), "norm" (after every normalization layer of either), or
-    names of modules that run once per forward. "stage" and "norm" look at the body of a detector,
-    and feed it the image without the detector's own transform; other names are looked up in the
-    models as given, and the image is fed to these.
-
-    Both models are left as they were: training flags, statistics, hooks. TypeError for what is not
-    a network or not a floating point image; ValueError for a wrong shape, NaN in the image, points
-    that one network lacks, and feature maps of different shape.
+    Both models keep their training flags, statistics and hooks.
+    Raises TypeError for what is not a network or not a floating point image, and ValueError for a
+    wrong shape, a value that is not finite, a point that one network lacks, and feature maps of
+    different shape.
     """
     for model in (model_a, model_b):
         if not isinstance(model, nn.Module):
@@ -128,7 +121,7 @@ def compare(
 
 
 def _points(model_a, model_b, at) -> tuple[dict[str, str], dict[str, str]]:
-    """For each model: point → name of the module whose output is looked at."""
+    """For each model, a dictionary point → name of the module whose output is compared."""
     if at == "stage":
         points_a, points_b = _stage_ends(model_a), _stage_ends(model_b)
     else:
@@ -161,7 +154,7 @@ def _stage_ends(model) -> dict[str, str]:
 
 
 def _run(letter, model, image, points, visit, dtype) -> None:
-    """Forward in eval mode; visit(point, output) once for every point; the model left as it was."""
+    """Call visit(point, output) for every point during one forward pass in eval mode."""
     if dtype is not None:
         model, image = _in(dtype, model), image.to(dtype)
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -191,11 +184,11 @@ def _run(letter, model, image, points, visit, dtype) -> None:
 
 
 def _in(dtype, model):
-    """A copy that computes in that dtype.
+    """Make a copy that computes in `dtype`.
 
-    In a plain convolutional network a layer's tensors are cast when it runs and dropped after it,
-    for all at once would take 200 MB for a ResNet-50 in float64. Others are cast as a whole:
-    attention, say, reads the tensors of layers that it never runs.
+    In a plain convolutional network a layer's tensors are cast when it runs and dropped afterwards,
+    because all at once they take 200 MB for a ResNet-50 in float64. Other networks are cast as a
+    whole: attention, for example, reads the tensors of layers that it never runs.
     """
     tensors = (*model.parameters(), *model.buffers())
     plain = (nn.Conv2d, nn.Linear, *map(type, norm_layers(model).values()))
@@ -209,7 +202,7 @@ def _in(dtype, model):
 
             def cast(layer, args, own=own):
                 layer._parameters, layer._buffers = (
-                    {name: _cast(tensor, dtype) for name, tensor in table.items()} for table in own
+                    {name: _cast(tensor, dtype) for name, tensor in named.items()} for named in own
                 )
 
             def drop(layer, args, output, own=own):

@@ -1,4 +1,4 @@
-"""Run functions of a notebook in several processes at once, under torchrun."""
+"""Functions of a notebook, run in several processes under torchrun."""
 
 import inspect
 import json
@@ -35,15 +35,16 @@ dist.destroy_process_group()
 
 
 def run_processes(*functions: Callable, processes: int = 4) -> Any:
-    """What the last of `functions` returns, called without arguments in each of the processes.
+    """Call the last of `functions` in several processes, and return the result of rank 0.
 
-    Their source goes into a script of its own, where `torch`, `nn` and `dist` (torch.distributed,
-    its group initialized with gloo) are known, and nothing else of the caller's. The answer is that
-    of rank 0, and has to be JSON. Launched as `torchrun --standalone --nproc-per-node processes`;
-    takes about 3 s of processor time for each process, which imports torch.
+    The source of all functions goes into a script that knows `torch`, `nn` and `dist` (that is
+    torch.distributed, its process group initialized with gloo), and nothing else of the caller's.
+    The last function takes no arguments and returns what JSON can hold. The script runs under
+    `torchrun --standalone --nproc-per-node processes`. Each process takes about 3 s of processor
+    time to import torch.
 
-    RuntimeError, one sentence, where the processes cannot be started, fail, or take more than two
-    minutes; TypeError for a function whose source cannot be read.
+    Raises RuntimeError where processes cannot be started, fail, or take more than two minutes, and
+    TypeError for a function whose source cannot be read.
     """
     try:
         sources = [dedent(inspect.getsource(function)) for function in functions]
@@ -79,7 +80,7 @@ def run_processes(*functions: Callable, processes: int = 4) -> Any:
 
 
 def _reason(stderr: str) -> str:
-    """The first exception that a process reports, or the last line there is."""
+    """Find the first exception that a process reports, or else the last line."""
     lines = [line.partition("]: ")[2] or line for line in stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.partition(":")[0].endswith(("Error", "Exception"))]
     return (errors or lines or ["no message"])[0 if errors else -1]

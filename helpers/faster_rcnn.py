@@ -1,4 +1,4 @@
-"""torchvision's Faster R-CNN run by hand, and what lies between an image and its boxes."""
+"""torchvision's Faster R-CNN, run step by step from an image to its boxes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,14 +24,15 @@ SURE, CLOSE = 0.5, 0.9  # the score of a box that counts; the IoU from which on 
 
 @dataclass(frozen=True, eq=False)
 class Walk:
-    """What lies between one image and its boxes; xyxy in pixels of the resized image.
+    """All steps of a detector from one image to its boxes; levels are numbers, 2 for P2.
 
     `image` (1,3,H,W): normalized, resized and padded; `size`: its height and width before padding.
-    `body`: C2 … C5 → (1,C,h,w), `pyramid`: P2 … P6 → (1,C,h,w). `anchors`, `objectness`: P2 … P6
-    → (n,4) and (n). `proposals` (p,4) and their `scores` (p), the best first, as clipped to the
-    image; `proposed_by` (p), the level on whose anchors each stands; `pooled_from` (p), the level
-    from which each is pooled, both as the 2 of P2. `result`: boxes (d,4) in pixels of the image as
-    it was given, labels and scores (d), the best first; `source` (d): the proposal behind each.
+    `body`: C2 … C5 → feature map (1,C,h,w); `pyramid`: P2 … P6 → feature map (1,C,h,w).
+    `anchors`, `objectness`: P2 … P6 → (n,4) and logits (n). `proposals` (p,4): clipped to the
+    image, the best first; `scores` (p); `proposed_by` (p): the level of the anchor of each;
+    `pooled_from` (p): the level from which each is pooled. `result`: boxes (d,4) in pixels of the
+    given image, labels (d) and scores (d), the best first; `source` (d): the index of the proposal
+    of each. All other boxes are xyxy in pixels of the resized image.
     """
 
     image: Tensor
@@ -49,28 +50,28 @@ class Walk:
 
     @property
     def sides(self) -> Tensor:
-        """The square root of each proposal's area, in px: (p)."""
+        """The square root of the area of each proposal (p), in px of the resized image."""
         return (self.proposals[:, 2:] - self.proposals[:, :2]).prod(1).sqrt()
 
     @property
     def maps(self) -> dict[str, Tensor]:
-        """C2 … C5 and P2 … P6."""
+        """The feature maps of body and pyramid, C2 … C5 and P2 … P6."""
         return self.body | self.pyramid
 
 
 @torch.inference_mode()
 def walk(model: FasterRCNN, image: Tensor) -> Walk:
-    """What `model([image])` does in eval mode, bit for bit, one step at a time.
+    """Run a detector on one image step by step, with the result of `model([image])` bit for bit.
 
+    `model`: in eval mode, with an FPN in which each level has half the size of the one before.
     `image`: floating point (3,H,W), RGB in 0–1. The steps are those of torchvision 0.29
     (GeneralizedRCNN.forward, RegionProposalNetwork.filter_proposals, MultiScaleRoIAlign and
-    RoIHeads.postprocess_detections), for one image, eval mode and a backbone with an FPN whose
-    levels halve. One thing is done otherwise: MultiScaleRoIAlign infers its strides from the first
-    image it ever sees and keeps them, also where that image is so thin that they come out wrong;
-    here they are those of the maps.
+    RoIHeads.postprocess_detections). There is one difference: MultiScaleRoIAlign infers its strides
+    from the first image that it gets, and keeps them even if that image is so thin that they are
+    wrong. Here the strides are those of the feature maps.
 
-    TypeError for another kind of model or image; ValueError in train mode, for another shape, and
-    for what is not finite on the way, with the step that it was met at.
+    Raises TypeError for another kind of model or image, and ValueError in train mode, for another
+    shape, and for NaN or infinity on the way, naming the step.
     """
     check_input(model, image)
     images, _ = model.transform([image])
@@ -117,11 +118,12 @@ def walk(model: FasterRCNN, image: Tensor) -> Walk:
 
 
 class Changes(NamedTuple):
-    """What became of the proposals and the sure boxes of A in B; `boxes` and `new` are counts.
+    """Counts that compare the proposals and boxes of detector B with those of detector A.
 
-    `moved` of the `proposals` of A have none within a pixel in B. Of its `boxes`, those with a
-    score of at least SURE, `lost` have none of their class in B that overlaps by CLOSE or more;
-    `new` ones of B have none in A.
+    Only boxes with a score of at least SURE count; two boxes are the same if they have the same
+    class and an IoU of at least CLOSE. `proposals`, `boxes`: those of A. `moved`: proposals of A
+    without one of B within a pixel. `lost`: boxes of A that B lacks; `new`: boxes of B that A
+    lacks.
     """
 
     proposals: int
@@ -132,7 +134,7 @@ class Changes(NamedTuple):
 
 
 def changes(a: Sequence[Walk], b: Sequence[Walk]) -> Changes:
-    """What changes from A to B, walks of the same images in order."""
+    """Count what changes from detector A to B, given their walks of the same images in order."""
     counts = [_changes(x, y) for x, y in zip(a, b, strict=True)]
     return Changes(*map(sum, zip(*counts, strict=True)))
 
@@ -149,9 +151,9 @@ def _changes(a: Walk, b: Walk) -> Changes:
 
 
 class Origin(NamedTuple):
-    """Where an object was found: levels as the 2 of P2, None for one that was not found.
+    """The levels by which an object was found: 2 for P2, and None if it was not found.
 
-    `side`: the square root of its area, in px.
+    `side`: the square root of the object's area, in px.
     """
 
     side: float
@@ -160,14 +162,14 @@ class Origin(NamedTuple):
 
 
 def origins(walked: Walk, target: Mapping[str, Tensor]) -> list[Origin]:
-    """For each object of `target`, boxes (n,4) and labels (n), the way it was found.
+    """Find the levels by which each object of `target`, boxes (n,4) and labels (n), was found.
 
-    By a box of its class with a score of at least SURE and an IoU of at least 0.5, as in
-    helpers.networks.detector.matches.
+    A box finds an object if it has its class, a score of at least SURE and an IoU of at least 0.5,
+    each object once (helpers.networks.detector.matches).
     """
     sure = walked.result["scores"] >= SURE
     taken = matches({name: values[sure] for name, values in walked.result.items()}, target)
-    by = {found: walked.source[sure][detection] for detection, found in taken.items()}
+    by = {number: walked.source[sure][detection] for detection, number in taken.items()}
     sides = (target["boxes"][:, 2:] - target["boxes"][:, :2]).prod(1).sqrt().tolist()
     levels = (walked.proposed_by, walked.pooled_from)
     return [
@@ -177,11 +179,11 @@ def origins(walked: Walk, target: Mapping[str, Tensor]) -> list[Origin]:
 
 
 def level_of(boxes: Tensor, pooler: MultiScaleRoIAlign, levels: Mapping[str, int]) -> Tensor:
-    """The level from which each of `boxes` (n,4) is pooled, as the 2 of P2: int64 (n).
+    """Compute the level from which each of `boxes` (n,4) is pooled: int64 (n), 2 for P2.
 
-    floor(4 + log2(sqrt(area) / 224) + 1e-6), clipped to the levels that are pooled from; 4 and 224
-    are the pooler's canonical level and scale. `levels`: name of each map → its level. Equation 1
-    of arXiv 1612.03144; the 1e-6 is torchvision's.
+    It is floor(4 + log2(sqrt(area) / 224) + 1e-6), clipped to the levels that `pooler` uses; 4 and
+    224 are its canonical level and scale. `levels`: name of each feature map → its level. Equation
+    1 of arXiv 1612.03144; the 1e-6 is torchvision's.
     """
     used = [level for name, level in levels.items() if name in pooler.featmap_names]
     width, height = (boxes[:, 2:] - boxes[:, :2]).unbind(1)
@@ -191,7 +193,7 @@ def level_of(boxes: Tensor, pooler: MultiScaleRoIAlign, levels: Mapping[str, int
 
 
 def _best_proposals(rpn, boxes, logits, counts, size) -> tuple[Tensor, Tensor, Tensor]:
-    """The proposals, their scores, and the number of the level on which each stands."""
+    """Select the proposals: boxes, scores, and the index of the level of each."""
     best, start = [], 0
     for count, of_level in zip(counts, logits.split(counts), strict=True):
         best.append(start + of_level.topk(min(rpn.pre_nms_top_n(), count)).indices)
@@ -207,7 +209,7 @@ def _best_proposals(rpn, boxes, logits, counts, size) -> tuple[Tensor, Tensor, T
 
 
 def _pooled(pooler, maps, boxes, levels) -> Tensor:
-    """(p,C,7,7): each box pooled from its level."""
+    """Pool each box from its level: (p,C,7,7)."""
     channels = next(iter(maps.values())).shape[1]
     pooled = boxes.new_zeros((len(boxes), channels, *pooler.output_size))
     for level, features in maps.items():
@@ -224,7 +226,7 @@ def _pooled(pooler, maps, boxes, levels) -> Tensor:
 
 
 def _detections(heads, class_logits, deltas, proposals, size) -> tuple[dict[str, Tensor], Tensor]:
-    """Boxes, labels and scores, and the number of the proposal behind each."""
+    """Select the boxes, labels and scores, and the index of the proposal of each."""
     classes = class_logits.shape[1]
     boxes = clip_boxes_to_image(heads.box_coder.decode(deltas, [proposals]), size)
     boxes = boxes[:, 1:].reshape(-1, 4)  # class 0 is the background
@@ -239,7 +241,7 @@ def _detections(heads, class_logits, deltas, proposals, size) -> tuple[dict[str,
 
 
 def check_input(model: FasterRCNN, image: Tensor) -> None:
-    """Raise what `walk` does for a model or an image that it cannot take."""
+    """Raise TypeError or ValueError for a model or an image that `walk` cannot take."""
     if not isinstance(model, FasterRCNN) or not isinstance(model.backbone, BackboneWithFPN):
         raise TypeError(f"Give a FasterRCNN with an FPN, not {type(model).__name__}.")
     if model.training:
@@ -265,12 +267,12 @@ def _finite(where: str, *tensors: Tensor) -> None:
 def effective_receptive_width(
     model: FasterRCNN, image: Tensor, share: float = 0.9
 ) -> dict[str, float]:
-    """C2 … C5 and P2 … P5 → width in px, around a cell in the middle, of what it depends on.
+    """Measure how wide an area of the image the middle cell of each of C2 … C5, P2 … P5 depends on.
 
-    The width of the band of columns that holds `share` of the squared gradient of the squared norm
-    of that cell; columns of the resized image, which should be square. `model`: a detector with an
-    FPN, in eval mode; `image` (3,H,W) in 0–1. After arXiv 1701.04128, which looks at squares.
-    ValueError for a share that is none, and as in helpers.faster_rcnn.walk.
+    The width, in px of the resized image, is that of the band of columns around the cell that holds
+    `share` of the squared gradient of the cell's squared norm. `model`: a detector with an FPN, in
+    eval mode; `image` (3,H,W) in 0–1, best square. After arXiv 1701.04128, which measures squares.
+    Raises ValueError for a share outside 0–1, and what `walk` raises.
     """
     if not 0 < share <= 1:
         raise ValueError(f"share is {share}: give a part of the whole, above 0 and up to 1.")

@@ -1,4 +1,4 @@
-"""Fine-tuning the scene detector with B images normalized together, and nothing else changed."""
+"""Fine-tuning of the scene detector, in which the batch size changes the normalization only."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -24,12 +24,12 @@ WARM_UP = 5  # updates
 
 
 class Sampler:
-    """Which anchors or proposals of an image count in the loss, drawn for each image by itself.
+    """Draws the anchors or proposals that count in the loss, for each image by itself.
 
-    Like torchvision's BalancedPositiveNegativeSampler, with two differences that keep a loss the
-    same however its images are grouped: an image's draw depends on `seeds`, one number an image,
-    and not on what was drawn before; and it always takes `count` candidates, filling up with
-    positives where negatives are missing, so that every image has the same weight in a mean.
+    It differs from torchvision's BalancedPositiveNegativeSampler in two ways, so that a loss does
+    not depend on how its images are grouped. The draw of an image depends only on its number in
+    `seeds`. And it always takes `count` candidates, with more positives where negatives are
+    missing, so that every image has the same weight in a mean.
     """
 
     def __init__(self, count: int, positive_fraction: float):
@@ -37,7 +37,10 @@ class Sampler:
         self.seeds: list[int] = []
 
     def __call__(self, labels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Labels by image (1 and up positive, 0 negative, -1 neither) → masks by image, uint8."""
+        """Draw from the labels of each image, and return its masks of positives and negatives.
+
+        A label is positive from 1 up, negative at 0, and neither at -1. The masks are uint8.
+        """
         pairs = [self._draw(*pair) for pair in zip(labels, self.seeds, strict=True)]
         positive, negative = zip(*pairs, strict=True)
         return list(positive), list(negative)
@@ -53,9 +56,9 @@ class Sampler:
 
 
 def prepare(model: FasterRCNN, kind: str) -> FasterRCNN:
-    """A copy of the detector in train mode, its normalization layers of a kind of TRAINING_MODES.
+    """Copy the detector in train mode, with its normalization as TRAINING_MODES says for `kind`.
 
-    ValueError for an unknown kind.
+    Raises ValueError for an unknown kind.
     """
     if kind not in TRAINING_MODES:
         raise ValueError(
@@ -82,14 +85,13 @@ def finetune(
     rate: float,
     after_forward: Callable[[], None] = lambda: None,
 ) -> Iterator[float]:
-    """Train `model`, from `prepare`, in place; yields the mean loss after every update.
+    """Train in place a model that `prepare` made; yield the mean loss of every update.
 
-    Each of the `total` elements of `updates` is PER_UPDATE scenes. They pass in groups of
-    `batch_size`, which is all that the batch size changes: the loss of an update is the mean over
-    its images, the learning rate (SGD with momentum; warm-up, then a cosine down to 0) and the
-    images are the same.
-
-    ValueError for a batch size that does not divide PER_UPDATE.
+    `updates`: `total` lists of PER_UPDATE scenes. They pass through the model in groups of
+    `batch_size`, and the batch size changes nothing else: the loss of an update is the mean over
+    its images, and the optimizer is SGD with momentum. `rate`: the learning rate after the warm-up;
+    it falls to 0 along a cosine. `after_forward` is called after every forward pass.
+    Raises ValueError for a batch size that does not divide PER_UPDATE.
     """
     if batch_size < 1 or PER_UPDATE % batch_size:
         raise ValueError(f"batch_size is {batch_size}: give a divisor of {PER_UPDATE}.")
@@ -111,7 +113,7 @@ def accumulate(
     update: int = 0,
     after_forward: Callable[[], None] = lambda: None,
 ) -> float:
-    """The mean loss of `scenes`, its gradient left in the parameters."""
+    """Return the mean loss of `scenes`, and leave its gradient in the parameters."""
     model.zero_grad()
     total = 0.0
     for start in range(0, len(scenes), batch_size):

@@ -1,4 +1,4 @@
-"""The ways to normalize by batch normalization whose cost is compared, and what each moves."""
+"""Implementations of batch normalization whose costs are compared, and the bytes each moves."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,9 +12,10 @@ from helpers.norms import norm_layers, replace_norms
 
 
 class CastFrozen(FrozenBatchNorm2d):
-    """Frozen as in detectron2 0.6: scale and shift take the input's dtype, so nothing is promoted.
+    """FrozenBatchNorm2d as in detectron2 0.6, which casts scale and shift to the input's dtype.
 
-    Where the input needs no gradient it is F.batch_norm, which is one pass. (N,C,H,W) → the same.
+    So the output (N,C,H,W) has the dtype of the input. An input that needs no gradient goes through
+    F.batch_norm, which is a single kernel.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -29,10 +30,10 @@ class CastFrozen(FrozenBatchNorm2d):
 
 
 class NativeBatchNorm(nn.BatchNorm2d):
-    """BatchNorm2d in eval mode by PyTorch's own kernel, where cuDNN's would run; the same on a CPU.
+    """BatchNorm2d in eval mode that always runs PyTorch's own kernel, never cuDNN's.
 
-    Only the layer leaves cuDNN: with `torch.backends.cudnn` off, the convolutions would, too.
-    (N,C,H,W) → the same.
+    Switching `torch.backends.cudnn` off would take the convolutions out of cuDNN, too. On a CPU
+    nothing changes. Input and output are (N,C,H,W).
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,15 +42,15 @@ class NativeBatchNorm(nn.BatchNorm2d):
 
 
 class Passes(NamedTuple):
-    """How often the layer reads or writes a whole feature map: forward, and backward.
+    """How often a layer reads or writes a whole feature map in its forward and backward pass.
 
-    Counted from what each kernel must do at least, with no map left in a cache between kernels:
+    The numbers are the least that the kernels can do if no map stays in a cache between them:
 
     - BatchNorm in train mode reads x for its statistics, then reads x and writes y: 3. Backward
-      reads dy and x for the two sums, then both again, and writes dx: 5.
-    - in eval mode it reads x and writes y: 2. Backward reads dy and x for the parameters'
-      gradients, and writes dx: 3; with frozen parameters it reads dy and writes dx: 2.
-    - FrozenBatchNorm2d is a product and a sum, two kernels that read and write: 4. Backward is
+      reads dy and x for two sums, reads both again, and writes dx: 5.
+    - BatchNorm in eval mode reads x and writes y: 2. Backward reads dy and x for the gradients of
+      the parameters, and writes dx: 3. With frozen parameters it reads dy and writes dx: 2.
+    - FrozenBatchNorm2d is a product and a sum, and each kernel reads and writes: 4. Backward is
       one product: 2. Compiled, product and sum are one kernel: 2.
     """
 
@@ -58,13 +59,14 @@ class Passes(NamedTuple):
 
 
 class Implementation(NamedTuple):
-    """`make(model)` gives a copy of a model in eval mode that normalizes in this way.
+    """One way to normalize: `make(model)` copies a model in eval mode and changes its layers.
 
-    Which parameters train is the caller's: in "BN eval, affine frozen" not those of normalization.
+    `passes` is None where no layer is left. `make` leaves requires_grad alone; for "BN eval, affine
+    frozen" the caller turns it off in the normalization layers.
     """
 
     make: Callable[[nn.Module], nn.Module]
-    passes: Passes | None  # None where there is no layer left
+    passes: Passes | None
 
 
 def _train(model: nn.Module) -> nn.Module:
@@ -108,11 +110,15 @@ IMPLEMENTATIONS = {
 def bytes_moved(
     way: str, elements: int, itemsize: int, backward: bool, no_gradient: bool = False
 ) -> int | None:
-    """Bytes that the layer reads and writes for a map of so many elements; None where it is gone.
+    """Count the bytes that a layer reads and writes for one feature map; None without a layer.
 
-    `no_gradient`: nothing needs one, for which "FrozenBN, cast" takes one pass as BatchNorm does.
-    FrozenBatchNorm2d's scale and shift are float32: of a smaller map only the reading of x and, in
-    backward, the writing of dx are small; all between is float32, and dx is cast in a pass more.
+    `way`: a name of IMPLEMENTATIONS; `elements` and `itemsize`: number of elements of the map and
+    bytes of each; `backward`: add the backward pass. `no_gradient`: nothing needs a gradient, so
+    that "FrozenBN, cast" runs the same kernel as BatchNorm in eval mode.
+
+    The scale and shift of "FrozenBN" are float32, so a half precision map is promoted: forward
+    reads x in half precision, then writes, reads and writes float32. Backward does the same in the
+    other direction, because a kernel of its own casts dx back.
     """
     passes = IMPLEMENTATIONS[way].passes
     if passes is None:
@@ -130,10 +136,11 @@ IMAGE = 800  # px
 
 
 def candidates(count: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes (n,4), xyxy in an image of 800 px, 16 to 256 px wide and high; scores (n); labels (n).
+    """Draw boxes (n,4), scores (n) and labels (n) for an NMS, in an image of 800 × 800 px.
 
-    Labels go round the classes; boxes and scores do not depend on their number. ValueError for less
-    than one box or class.
+    The boxes are xyxy in px, 16 to 256 px wide and high, cut off at the border of the image. The
+    labels count through the classes; boxes and scores do not depend on the number of classes.
+    Raises ValueError for less than one box or class.
     """
     if count < 1 or classes < 1:
         raise ValueError(f"{count} candidates of {classes} classes: give one or more of each.")

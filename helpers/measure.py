@@ -11,17 +11,17 @@ from torch.autograd.graph import saved_tensors_hooks
 
 
 def kept_for_backward(function: Callable, *args) -> tuple[object, int]:
-    """What `function(*args)` returns, and the bytes that autograd keeps for its backward pass.
+    """Return the result of `function(*args)`, and the bytes that autograd keeps for backward.
 
-    Each storage counts once and whole, parameters and inputs included; 0 where nothing is recorded.
-    The same on every processor, unlike the memory in use.
+    Each storage counts once and whole, also those of parameters and inputs. The number is 0 where
+    nothing is recorded, and does not depend on the processor, unlike the memory in use.
     """
     storages: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         storages[storage.data_ptr()] = storage.nbytes()
-        return tensor.detach()  # the tensor itself would hold its graph, and the graph it
+        return tensor.detach()  # the tensor and its graph would keep each other alive
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         return function(*args), sum(storages.values())
@@ -29,41 +29,40 @@ def kept_for_backward(function: Callable, *args) -> tuple[object, int]:
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds per call, a value for each round; those of other calls ran beside them."""
+    """The seconds per call of one callable, in every round of `interleaved`."""
 
     seconds: tuple[float, ...]
 
     @property
     def median(self) -> float:
+        """The median of the rounds, in seconds."""
         return median(self.seconds)
 
     def over(self, other: "Times") -> "Ratio":
-        """How many times as long as `other`, round by round."""
+        """Divide by the seconds of `other`, round by round."""
         return Ratio(tuple(a / b for a, b in zip(self.seconds, other.seconds, strict=True)))
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio of two times, measured in every round.
-
-    `spread`: the distance between the quartiles of the rounds. `is_resolved`: whether the effect,
-    the distance of the median from 1, exceeds the spread. Where it does not, there is nothing to
-    report, and `str` says so.
-    """
+    """The ratio of two times in every round; `str` gives it with its spread, if it is resolved."""
 
     rounds: tuple[float, ...]
 
     @property
     def median(self) -> float:
+        """The median of the rounds."""
         return median(self.rounds)
 
     @property
     def spread(self) -> float:
+        """The distance between the quartiles of the rounds."""
         low, _, high = quantiles(self.rounds, n=4, method="inclusive")
         return high - low
 
     @property
     def is_resolved(self) -> bool:
+        """Whether the effect, the distance of the median from 1, exceeds the spread."""
         return abs(self.median - 1) > self.spread
 
     def __str__(self) -> str:
@@ -78,12 +77,12 @@ def interleaved(
     at_least: float = 0.02,
     clock: Callable[[Callable[[], object], int], float] | None = None,
 ) -> dict[str, Times]:
-    """Name → times. Each round runs every call for `at_least` seconds, every other one backwards.
+    """Time several calls in turn, so that what disturbs the machine disturbs all of them.
 
-    So that whatever disturbs the machine disturbs all of them. Timed by torch.utils.benchmark, on
-    one thread, with a GPU waited for; each call runs before that until it is warm. `clock(call,
-    times)` gives the seconds per call, for tests. ValueError for less than 3 rounds, which have no
-    quartiles.
+    Each of the `rounds` runs every call for `at_least` seconds, every second round in reverse
+    order. torch.utils.benchmark measures on one thread and waits for a GPU. Each call runs twice
+    before. `clock(call, times)` replaces it in tests, and returns the seconds per call.
+    Raises ValueError for fewer than 3 rounds, which have no quartiles.
     """
     if rounds < 3:
         raise ValueError(f"rounds is {rounds}: give 3 or more, for a median with its quartiles.")

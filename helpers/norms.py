@@ -1,14 +1,13 @@
 """The normalization layers of a model: freeze, unfreeze, replace, fold, recalibrate.
 
-Every function returns a deep copy, which shares no tensor with its argument; the argument never
-changes, not even its statistics. dtype, device and training flags carry over, and so do the hooks
-of every layer that stays; those of a replaced layer go with it. A layer object used in two places
-stays one object in two places.
+Every function returns a deep copy, which shares no tensor with its argument, and the argument never
+changes, not even its statistics. The copy keeps dtype, device and training flags, and the hooks of
+every layer that is not replaced. A layer object used in two places stays one object in two places.
 
-Replaced are the exact types BatchNorm2d, SyncBatchNorm and torchvision's FrozenBatchNorm2d. A
-subclass may do more than normalize (timm's BatchNormAct2d carries the activation): it raises a
-TypeError, as BatchNorm1d and BatchNorm3d do. GroupNorm and the others are left alone. A lazy layer
-raises a ValueError: deepcopy refuses it.
+The functions replace the exact types BatchNorm2d, SyncBatchNorm and torchvision's
+FrozenBatchNorm2d. A subclass raises TypeError because it may do more than normalize (timm's
+BatchNormAct2d contains the activation), and so do BatchNorm1d and BatchNorm3d. GroupNorm and other
+layers stay. A lazy layer raises ValueError because deepcopy refuses it.
 """
 
 import copy
@@ -31,30 +30,31 @@ NEED_NO_STATISTICS = ("batch statistics", "identity")
 
 
 def freeze(model: nn.Module, eps: float | None = None) -> nn.Module:
-    """A copy whose every BatchNorm2d and SyncBatchNorm is torchvision's FrozenBatchNorm2d.
+    """Copy a model with torchvision's FrozenBatchNorm2d for every BatchNorm2d and SyncBatchNorm.
 
-    It computes what `model` does in eval mode, up to rounding. `eps` is kept from the layer it
-    replaces; given, it holds for every layer, those already frozen included. Without affine
-    parameters the frozen weight is 1 and the bias 0. The layers made here raise a ValueError for
-    an input that is not (N,C,H,W), which torchvision's own broadcasts to a wrong result.
+    The copy computes what `model` does in eval mode, up to rounding. Each layer keeps its eps;
+    `eps`, if given, replaces that of every layer, also of those that were frozen before. Without
+    affine parameters the frozen weight is 1 and the bias 0. The new layers raise ValueError for an
+    input that is not (N,C,H,W), which torchvision's class broadcasts to a wrong result.
 
-    TypeError for a layer that cannot be frozen (see above), ValueError for one without running
-    statistics. Like timm.layers.freeze_batch_norm_2d (1.0), for the layers of torchvision 0.29.
+    Raises TypeError for a layer that cannot be frozen (see the module) and ValueError for one
+    without running statistics. Like timm.layers.freeze_batch_norm_2d (1.0), with the layers of
+    torchvision 0.29.
     """
     copied = _copy(model)
     return _swap(copied, {layer: _frozen(layer, eps) for layer in _batch_norms(copied)})
 
 
 def unfreeze(model: nn.Module, momentum: float | None = 0.1) -> nn.Module:
-    """A copy whose every FrozenBatchNorm2d is a BatchNorm2d again, with the same eps.
+    """Copy a model with a BatchNorm2d of the same eps for every FrozenBatchNorm2d.
 
-    After `freeze`, all parameters and buffers come back bit for bit (num_batches_tracked restarts
-    at 0), and so do affine=False and the requires_grad of the affine parameters; those of a layer
-    frozen elsewhere become trainable. Not kept: the old momentum, and SyncBatchNorm, which comes
-    back as BatchNorm2d (see nn.SyncBatchNorm.convert_sync_batchnorm).
+    Parameters and buffers come back from `freeze` bit for bit, and so do affine=False and the
+    requires_grad of the affine parameters; num_batches_tracked restarts at 0. The affine parameters
+    of a layer that was not frozen by `freeze` become trainable. The old momentum is lost, and a
+    SyncBatchNorm comes back as BatchNorm2d (see nn.SyncBatchNorm.convert_sync_batchnorm).
 
-    eps 0 stays 0, which torch accepts in eval mode and refuses in training: `freeze(model, 1e-5)`
-    first. TypeError for another library's frozen layer.
+    An eps of 0 stays 0, which torch accepts in eval mode and refuses in train mode: to train, call
+    `freeze(model, 1e-5)` first. Raises TypeError for another library's frozen layer.
     """
     copied = _copy(model)
     frozen = {layer for layer in norm_layers(copied).values() if is_frozen(layer)}
@@ -68,24 +68,25 @@ def replace_norms(
     stages: str | Iterable[str] | None = None,
     share_weights: bool = False,
 ) -> nn.Module:
-    """A copy whose batch normalization, frozen or not, is of one `kind` of KINDS.
+    """Copy a model with another `kind` of layer for its batch normalization, frozen or not.
 
     - "running statistics": BatchNorm2d in eval mode (a later `.train()` on the model undoes that).
-    - "batch statistics": BatchNorm2d that stores none: each batch is normalized by its own, in
-      train and in eval mode, and nothing moves. Needs eps > 0.
-    - "frozen": FrozenBatchNorm2d, eps kept; "frozen, eps 0": as in torchvision 0.7 to 0.8.2;
-      "frozen, eps 1e-5": the default since 0.9, whatever the network was trained with.
+    - "batch statistics": BatchNorm2d without stored statistics, which normalizes each batch by its
+      own mean and variance, in train mode and in eval mode. Needs eps > 0.
+    - "frozen": FrozenBatchNorm2d with the layer's eps; "frozen, eps 0": as in torchvision 0.7 to
+      0.8.2; "frozen, eps 1e-5": the default since 0.9, whatever the network was trained with.
     - "identity": no normalization, as an untrained frozen layer was before torchvision 0.13.
-    - "folded": the convolution's weight and bias take over the map of the running statistics,
-      whatever the training flag, and the layer becomes an Identity. Only where it directly follows
-      its Conv2d, as torch.fx sees it in the present mode, each called and registered once, and the
-      convolution feeds nothing else and has no forward hook; other layers stay.
+    - "folded": Identity, after the running statistics and affine parameters were multiplied into
+      the convolution's weight and bias. A layer is folded only where it directly follows a Conv2d,
+      as torch.fx sees the model in its present mode. Both must be called and registered once, and
+      the convolution must feed nothing else and have no forward hook. Other layers stay.
 
-    `stages`: one name or several of helpers.stages.stages; None is all of the model.
-    `share_weights`: the copy holds the model's own tensors, which takes milliseconds and no memory;
-    only for looking, since training it would train the model.
-    ValueError for an unknown kind or stage, for a layer without running statistics (unless the kind
-    needs none), and if nothing could be folded; TypeError for a layer that cannot be replaced.
+    `stages`: one name or several of helpers.stages.stages; None for the whole model.
+    `share_weights`: let the copy hold the model's own tensors, which takes milliseconds and no
+    memory. Only for inference, because training the copy would train the model.
+    Raises ValueError for an unknown kind or stage, for a layer without running statistics (unless
+    the kind needs none), and if nothing could be folded; TypeError for a layer that cannot be
+    replaced (see the module).
     """
     copied = _copy(model, share_weights)
     if kind not in KINDS:
@@ -104,17 +105,16 @@ def replace_norms(
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
-    """A copy with its running statistics recomputed from `batches`, weights fixed: precise BN.
+    """Copy a model and recompute its running statistics from `batches`, with fixed weights.
 
     A batch is what the model takes: a tensor (N,C,H,W), or a list of images for a detector. Only
-    the BatchNorm layers (1d, 3d and subclasses too) run in train mode, so dropout is off. Every
-    batch counts the same, whatever its size. The running variance becomes the mean of the batches'
-    variances, which depends on the batch size: small batches bias it low. A layer that no batch
-    reached keeps its old statistics.
+    the BatchNorm layers (also 1d, 3d and subclasses) run in train mode, so dropout is off. The
+    running variance becomes the mean of the batches' variances, each with the same weight. Small
+    batches bias it low. A layer that no batch reached keeps its statistics.
 
-    ValueError if there is no batch, or no layer with running statistics. Averages as
-    torch.optim.swa_utils.update_bn (2.15) does, which runs all of the model in train mode; the
-    idea is in Wu and Johnson, arXiv 2105.07576, section 3.2.
+    Raises ValueError if there is no batch or no layer with running statistics. The average is that
+    of torch.optim.swa_utils.update_bn (2.15), which runs the whole model in train mode. Known as
+    precise BN: Wu and Johnson, arXiv 2105.07576, section 3.2.
     """
     copied = _copy(model)
     layers = {
@@ -144,10 +144,10 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
 
 
 def norm_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Qualified name → layer, for every Batch-, Sync-, Instance-, Group- and LayerNorm.
+    """Find every Batch-, Sync-, Instance-, Group- and LayerNorm: a dictionary name → layer.
 
     Subclasses count, and so does any class named FrozenBatchNorm… (torchvision's, timm's, DETR's).
-    A shared layer appears once, under its first name; a model that is itself a layer, under "".
+    A shared layer appears once, under its first name. The name is "" if the model is the layer.
     """
     known = (_NormBase, nn.GroupNorm, nn.LayerNorm)
     modules = model.named_modules()
@@ -155,7 +155,7 @@ def norm_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def is_frozen(layer: nn.Module) -> bool:
-    """Whether its class, or one that it derives from, is a FrozenBatchNorm…, of any library."""
+    """Tell whether a layer is a FrozenBatchNorm… of any library, or of a class derived from one."""
     return any("FrozenBatchNorm" in base.__name__ for base in type(layer).__mro__)
 
 
@@ -163,7 +163,7 @@ def _copy(model: nn.Module, share_weights: bool = False) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"The model must be a torch.nn.Module, not {type(model).__name__}.")
     for name, layer in norm_layers(model).items():
-        if isinstance(layer, LazyModuleMixin):  # deepcopy refuses it with a riddle
+        if isinstance(layer, LazyModuleMixin):  # deepcopy's own message does not name the layer
             raise ValueError(f"{_called(name, layer)}: run one batch through the model first.")
     copied = copy.deepcopy(model, _tensors(model) if share_weights else None)
     _copy_flags(model, copied)  # deepcopy loses those of torchvision's feature extractors
@@ -186,7 +186,7 @@ def _called(name: str, layer: nn.Module) -> str:
 
 
 def _swap(model: nn.Module, swaps: dict[nn.Module, nn.Module]) -> nn.Module:
-    """`model` with modules replaced in place; the result, since `model` may be one of them."""
+    """Replace modules of `model` in place, and return it, or what replaces `model` itself."""
     for parent in list(model.modules()):
         for name, child in parent._modules.items():  # named_children() lists a shared layer once
             if child in swaps:
@@ -195,19 +195,20 @@ def _swap(model: nn.Module, swaps: dict[nn.Module, nn.Module]) -> nn.Module:
 
 
 def _inside(model: nn.Module, stages: str | Iterable[str]) -> set[nn.Module]:
-    found = stages_of(model)
+    """The modules inside the chosen stages."""
+    parts = stages_of(model)
     chosen = [stages] if isinstance(stages, str) else list(stages)
     for stage in chosen:
-        if stage not in found:
-            raise ValueError(f"No stage {stage!r} here: choose from {', '.join(found)}.")
-    return {module for stage in chosen for module in found[stage].modules()}
+        if stage not in parts:
+            raise ValueError(f"No stage {stage!r} here: choose from {', '.join(parts)}.")
+    return {module for stage in chosen for module in parts[stage].modules()}
 
 
 def _batch_norms(
     model: nn.Module, chosen: set[nn.Module] | None = None, need_statistics: bool = True
 ) -> list[nn.Module]:
-    """The layers to replace, of those `chosen`; TypeError or ValueError for one that cannot be."""
-    found = []
+    """Find the layers to replace among those `chosen`; raise for one that cannot be replaced."""
+    layers = []
     for name, layer in norm_layers(model).items():
         if chosen is not None and layer not in chosen:
             continue
@@ -223,8 +224,8 @@ def _batch_norms(
             )
         if need_statistics and layer.running_var is None:
             raise ValueError(f"{layer_is} with track_running_stats=False: nothing to freeze.")
-        found.append(layer)
-    return found
+        layers.append(layer)
+    return layers
 
 
 def _as_kind(layer: nn.Module, kind: str) -> nn.Module:
@@ -243,7 +244,7 @@ def _as_kind(layer: nn.Module, kind: str) -> nn.Module:
 
 
 def _frozen(layer: nn.Module, eps: float | None = None) -> FrozenBatchNorm2d:
-    """`layer` frozen, on the same tensors; a frozen one itself, with `eps` if given."""
+    """Freeze a layer on its own tensors; a frozen one only gets `eps`, if given."""
     eps = layer.eps if eps is None else eps
     if type(layer) is FrozenBatchNorm2d:
         layer.eps = eps
@@ -252,19 +253,19 @@ def _frozen(layer: nn.Module, eps: float | None = None) -> FrozenBatchNorm2d:
     for name in ("weight", "bias", "running_mean", "running_var"):
         if getattr(layer, name) is not None:
             setattr(frozen, name, getattr(layer, name).detach())
-    # What buffers cannot say, for the way back: which affine parameters there were, and trainable.
+    # `unfreeze` needs what buffers do not tell: which affine parameters existed and were trainable.
     frozen.trainable = {name: p.requires_grad for name, p in layer.named_parameters()}
     frozen.register_forward_pre_hook(_only_4d)
     return frozen.train(layer.training)
 
 
 def _unfrozen(frozen: FrozenBatchNorm2d, momentum: float | None = 0.1) -> nn.BatchNorm2d:
-    """`frozen` as a BatchNorm2d on the same tensors."""
+    """Make a BatchNorm2d on the tensors of `frozen`."""
     both = {"weight": True, "bias": True}
     trainable = getattr(frozen, "trainable", both)
     for name, default in (("weight", 1), ("bias", 0)):
         if name not in trainable and getattr(frozen, name).ne(default).any():
-            trainable = both  # values have been loaded since
+            trainable = both  # values were loaded after freezing
     channels, device = len(frozen.running_var), frozen.running_var.device
     bn = nn.BatchNorm2d(channels, frozen.eps, momentum, affine=bool(trainable), device=device)
     for name in both:
@@ -283,7 +284,7 @@ def _only_4d(layer: nn.Module, args: tuple[Any, ...]) -> None:
 
 def _foldable(model: nn.Module) -> list[tuple[nn.Conv2d, nn.Module]]:
     """Pairs of a convolution and the normalization layer that may be folded into it."""
-    # A forward run on proxies may leave them behind: run a twin's, which shares only the tensors.
+    # Tracing may leave proxies in attributes, so it runs on a twin that shares only the tensors.
     twin = copy.deepcopy(model, _tensors(model))
     names = defaultdict(list)
     for name, module in twin.named_modules(remove_duplicate=False):
@@ -298,7 +299,7 @@ def _foldable(model: nn.Module) -> list[tuple[nn.Conv2d, nn.Module]]:
 def _directly_following(model: nn.Module) -> list[tuple[nn.Conv2d, nn.Module]]:
     try:
         graph = _Tracer().trace(model)
-    except Exception:  # a forward can fail on proxies in any way; its parts may still be traced
+    except Exception:  # forward may fail on proxies in any way, while its parts can be traced
         return [pair for child in model.children() for pair in _directly_following(child)]
     calls = {n: model.get_submodule(n.target) for n in graph.nodes if n.op == "call_module"}
     times = Counter(calls.values())
@@ -324,7 +325,7 @@ class _Tracer(fx.Tracer):
 
 @torch.no_grad()
 def _fold(conv: nn.Conv2d, norm: nn.Module) -> None:
-    """`conv` takes over the map of `norm`, computed in float64 and rounded once."""
+    """Multiply the affine map of `norm` into `conv`, in float64 and rounded once."""
     frozen = _frozen(norm).double()
     scale = frozen.weight * (frozen.running_var + frozen.eps).rsqrt()
     shift = frozen.bias - frozen.running_mean * scale

@@ -5,12 +5,14 @@
     python notebooks/make.py --force             up to date or not
     python notebooks/make.py --check             write nothing, say what would change
 
-A notebook is up to date while neither its file nor helpers/, data/ or constraints.txt has changed
-since it was made here. Stop with Ctrl-C and start again at will: each file is replaced as a whole
-or not at all, and what is done is not done again.
+A notebook is up to date while nothing that it depends on has changed since it was made here: its
+file, the modules of helpers/ that it imports (and those that they import), the data that these
+read, its questions and checkers, this script, and constraints.txt. Stop with Ctrl-C and start again
+at will: each file is replaced as a whole or not at all, and what is done is not done again.
 """
 
 import argparse
+import ast
 import functools
 import hashlib
 import itertools
@@ -203,22 +205,92 @@ def execute(nb, progress=lambda: None):
     return normalize(nb)
 
 
+def python_of(path):
+    """The Python source of a module or of a notebook's code cells."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    return "\n".join(cell.source for cell in loads(text).cells if cell.cell_type == "code")
+
+
+def module_files(name):
+    """The files of a module's name: its own, those beside it that share its stem, its package."""
+    path = ROOT.joinpath(*name.split("."))
+    beside = (path.with_suffix(suffix) for suffix in (".py", ".js", ".css"))
+    return {file for file in (*beside, path / "__init__.py") if file.is_file()}
+
+
+def literal_path(node):
+    """The literal beginning of a path written as `DATA / "a" / name`: ["a"]; None for others."""
+    match node:
+        case ast.Name(id="DATA"):
+            return []
+        case ast.BinOp(left=left, op=ast.Div(), right=ast.Constant(value=str(part))):
+            parts = literal_path(left)
+            return None if parts is None else [*parts, part]
+        case ast.BinOp(left=left, op=ast.Div()):
+            return literal_path(left)
+
+
+def data_files(parts):
+    """The files below the longest part of a path in data/ that exists; none of its documents."""
+    path = ROOT.joinpath("data", *parts)
+    while not path.exists():
+        path = path.parent
+    return {file for file in [path, *path.rglob("*")] if file.suffix not in ("", ".md", ".py")}
+
+
 @functools.cache
-def surroundings():
-    """A digest of what all notebooks are made from. A big file counts by its size."""
-    digest = hashlib.sha256()
-    folders = itertools.chain((ROOT / "helpers").rglob("*"), (ROOT / "data").rglob("*"))
-    for file in [Path(__file__), ROOT / "constraints.txt", *sorted(folders)]:
-        if file.is_file() and "__pycache__" not in file.parts:
-            size = file.stat().st_size
-            content = file.read_bytes() if size <= BIG else str(size).encode()
-            digest.update(f"{file.relative_to(ROOT)} {len(content)} ".encode() + content)
+def named_files(path):
+    """The files that a module or notebook names: modules of helpers/ it imports, data it reads."""
+    if path.suffix not in (".py", ".ipynb"):
+        return frozenset()
+    files, inner = set(), set()
+    for node in ast.walk(ast.parse(python_of(path))):
+        imported = []
+        match node:
+            case ast.ImportFrom(module=str(module), names=names):
+                imported = [module, *(f"{module}.{alias.name}" for alias in names)]
+            case ast.Import(names=names):
+                imported = [alias.name for alias in names]
+            case ast.BinOp(left=left) if node not in inner:
+                while isinstance(left, ast.BinOp):
+                    inner.add(left)
+                    left = left.left
+                if parts := literal_path(node):
+                    files |= data_files(parts)
+        for name in imported:
+            if name.partition(".")[0] == "helpers":
+                packages = itertools.accumulate(name.split("."), "{}.{}".format)
+                files.update(*(module_files(package) for package in packages))
+    return frozenset(files)
+
+
+def dependencies(notebook):
+    """The files, other than itself, from which a notebook's outputs follow."""
+    number, _, subject = notebook.stem.partition("_")
+    course = ROOT / "helpers" / "course"
+    todo = {notebook, *course.glob(f"questions/{number}_*.yaml")}
+    todo.update(course.glob(f"checkers/{subject}.py"))
+    found = {Path(__file__), ROOT / "constraints.txt"}
+    while todo:
+        file = todo.pop()
+        found.add(file)
+        todo |= named_files(file) - found
+    return sorted(file for file in found - {notebook} if file.is_file())
+
+
+def fingerprint(notebook, text):
+    """What has to be the same for a notebook with this text to be up to date.
+
+    A big file counts by its size.
+    """
+    digest = hashlib.sha256(text.encode())
+    for file in dependencies(notebook):
+        size = file.stat().st_size
+        content = file.read_bytes() if size <= BIG else str(size).encode()
+        digest.update(f"{file.relative_to(ROOT)} {len(content)} ".encode() + content)
     return digest.hexdigest()
-
-
-def fingerprint(text):
-    """What has to be the same for a notebook with this text to be up to date."""
-    return hashlib.sha256((surroundings() + text).encode()).hexdigest()
 
 
 def write(path, text):
@@ -279,7 +351,7 @@ def main(arguments=None):
     made = json.loads(state.read_text()) if state.exists() else {}
     texts = {path: path.read_text(encoding="utf-8") for path in paths}
     everything = options.force or options.check
-    todo = [p for p in paths if everything or made.get(p.name) != fingerprint(texts[p])]
+    todo = [p for p in paths if everything or made.get(p.name) != fingerprint(p, texts[p])]
     changed = []
     cells = sum(len(loads(texts[path]).cells) for path in todo)
     with tqdm(total=cells, unit="cell", disable=None) as bar:
@@ -290,7 +362,7 @@ def main(arguments=None):
                 changed.append(path)
                 bar.write(f"{path.name} {'would change' if options.check else 'changed'}: {where}")
             if not options.check:
-                made[path.name] = fingerprint(text)
+                made[path.name] = fingerprint(path, text)
                 write(state, json.dumps(made, indent=1, sort_keys=True) + "\n")
     print(
         f"{len(todo)} executed, {len(changed)} {'would change' if options.check else 'changed'}, "

@@ -34,7 +34,7 @@ from helpers.networks import backbones
 from helpers.norms import freeze, unfreeze
 
 TIMM = (
-    "resnet50",
+    "nf_resnet26",
     "tf_efficientnetv2_b0",
     "mobilenetv3_large_100",
     "resnetv2_50",
@@ -44,7 +44,6 @@ TIMM = (
     "regnety_002",
     "densenet121",
     "gmixer_12_224",
-    "nf_resnet26",
 )
 
 
@@ -123,24 +122,29 @@ def by_name(module):
     return sum((by_name(child) for child in module._modules.values() if child), mine)
 
 
-@pytest.mark.parametrize("name", list_models())
-def test_every_torchvision_model_is_counted(name):
-    model = build(name, "none")
-    found = audit(model)
-    assert [layer.class_name for layer in found.layers] == by_name(model)
-    with_statistics = [k for k in model.state_dict() if k.endswith(".running_var")]
-    named = [f"{x.name}.running_var" for x in found.layers if "BatchNorm" in x.class_name]
-    assert named == with_statistics
-    assert set(codes(found)) <= {"batch-of-one"}
-    assert json.loads(json.dumps(found.to_dict()))["model"] == type(model).__name__
+FEW = ["resnet18", "densenet121", "convnext_tiny", "swin_t", "fcn_resnet50", "ssd300_vgg16"]
 
 
-@pytest.mark.parametrize("name", TIMM)
-def test_timm_models_are_counted(name):
-    model = without_values(timm.create_model, name)
-    found = audit(model)
-    assert [layer.class_name for layer in found.layers] == by_name(model)
-    assert not found.findings and bool(found.layers) == (name != "nf_resnet26")
+@pytest.mark.parametrize("names", [FEW, pytest.param(list_models(), marks=pytest.mark.sweep)])
+def test_torchvision_models_are_counted(names):
+    for name in names:
+        model = build(name, "none")
+        found = audit(model)
+        assert [layer.class_name for layer in found.layers] == by_name(model), name
+        with_statistics = [k for k in model.state_dict() if k.endswith(".running_var")]
+        named = [f"{x.name}.running_var" for x in found.layers if "BatchNorm" in x.class_name]
+        assert named == with_statistics
+        assert set(codes(found)) <= {"batch-of-one"}
+        assert json.loads(json.dumps(found.to_dict()))["model"] == type(model).__name__
+
+
+@pytest.mark.parametrize("names", [TIMM[:2], pytest.param(TIMM, marks=pytest.mark.sweep)])
+def test_timm_models_are_counted(names):
+    for name in names:
+        model = without_values(timm.create_model, name)
+        found = audit(model)
+        assert [layer.class_name for layer in found.layers] == by_name(model), name
+        assert not found.findings and bool(found.layers) == (name != "nf_resnet26")
 
 
 def test_a_layer_tells_what_it_has():

@@ -21,7 +21,6 @@ from benchmarks import (
     pyramid,
     report,
     scaling,
-    stored,
     timing,
 )
 
@@ -87,14 +86,18 @@ def test_without_chromium_a_line_says_so_and_ci_fails(ci, status, monkeypatch, c
     assert skipped["skipped"] == "Chromium is not installed."
 
 
-def test_the_explorers_numbers_are_numbers():
-    for number in (
+@pytest.mark.sweep
+def test_the_numbers_are_numbers(monkeypatch):
+    monkeypatch.setattr(explorer, "STAGES", ("layer4",))
+    numbers = [
         explorer.rss_growth_mb(toggles=1),
-        explorer.toggle_over_forward(rounds=1),
-        explorer.picture_ms(rounds=1),
+        *compare.over_two_forwards(rounds=1).values(),
         explorer.cached_toggle_ms(rounds=1),
-    ):
-        assert math.isfinite(number)
+    ]
+    for module in (scaling, pyramid):
+        for measure in (module.view_over_forward, module.picture_ms, module.handler_ms):
+            numbers.append(measure(rounds=1))
+    assert all(map(math.isfinite, numbers))
 
 
 @pytest.mark.parametrize("number", [0, 3])
@@ -119,39 +122,6 @@ def test_a_toggle_runs_the_stages_that_it_is_compared_with(number, monkeypatch):
     assert ran["toggle"] == ran["forward"] != []
 
 
-def test_compare_is_measured_at_every_point():
-    ratios = compare.over_two_forwards(rounds=1)
-    assert ratios.keys() == compare.LIMITS.keys()
-    assert all(map(math.isfinite, ratios.values()))
-
-
-def test_the_numbers_of_the_explorers_of_stored_runs_are_numbers():
-    found = [stored.picture_ms(rounds=1)]
-    for name in stored.EXPLORERS:
-        found += [stored.build_seconds(name), stored.handler_ms(name, rounds=1)]
-    assert all(value > 0 for value in found)
-
-
-def test_the_scaling_explorers_numbers_are_numbers():
-    for number in (
-        scaling.build_seconds(),
-        scaling.view_over_forward(rounds=1),
-        scaling.picture_ms(rounds=1),
-        scaling.handler_ms(rounds=1),
-    ):
-        assert math.isfinite(number) and number > 0
-
-
-def test_the_pyramid_explorers_numbers_are_numbers():
-    for number in (
-        pyramid.build_seconds(),
-        pyramid.view_over_forward(rounds=1),
-        pyramid.picture_ms(rounds=1),
-        pyramid.handler_ms(rounds=1),
-    ):
-        assert math.isfinite(number) and number > 0
-
-
 def test_peak_stays_and_rss_falls():
     block = bytearray(b"x") * (200 * 2**20)
     high = memory.rss_mb()
@@ -166,11 +136,11 @@ def notebook(*sources):
 
 
 def test_a_notebook_is_timed_to_its_pictures():
-    nb = notebook("1 + 1", PICTURE, "import time\ntime.sleep(0.5)")
+    nb = notebook("1 + 1", PICTURE, "import time\ntime.sleep(0.2)")
     ended = []
     numbers = notebooks.measure(nb, 10.0, lambda: ended.append(1))
     assert numbers.keys() == notebooks.LIMITS.keys() and len(ended) == 4
-    assert 0 < numbers["seconds_to_first_png"] <= numbers["seconds"] - 0.5
+    assert 0 < numbers["seconds_to_first_png"] <= numbers["seconds"] - 0.2
     assert numbers["seconds_to_first_picture"] == numbers["seconds_to_first_png"]
     assert 10 < numbers["peak_mb_above_imports"] < 200
     assert [cell.source for cell in nb.cells][1] == PICTURE and len(nb.cells) == 3
@@ -187,12 +157,10 @@ def test_a_widget_is_a_picture_but_no_png():
 def test_a_notebook_without_pictures_has_no_time_to_one(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(notebooks, "settle", lambda: None)
     monkeypatch.setattr(notebooks, "imports_mb", lambda: 0.0)
+    monkeypatch.setattr(notebooks, "measure", lambda *_: dict.fromkeys(notebooks.LIMITS))
     nbformat.write(notebook("1 + 1"), tmp_path / "plain.ipynb")
     notebooks.main([tmp_path / "plain.ipynb"])
-    assert [line["name"] for line in lines(capsys)] == [
-        "plain_seconds",
-        "plain_peak_mb_above_imports",
-    ]
+    assert not lines(capsys)
 
 
 def test_all_run_each_in_a_process_and_one_failure_fails_all(monkeypatch):

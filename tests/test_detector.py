@@ -17,12 +17,20 @@ from helpers import DATA
 from helpers.inputs.scenes import scenes
 from helpers.networks import backbones
 from helpers.networks import detector as module
-from helpers.networks.detector import Scores, detector, evaluate, load_detector, packed, unpacked
+from helpers.networks.detector import (
+    Scores,
+    detect,
+    detector,
+    evaluate,
+    load_detector,
+    packed,
+    rate,
+    unpacked,
+)
 from helpers.norms import freeze, norm_layers, replace_norms
 from helpers.stages import STAGES, stages
 
 CARD = (DATA / "checkpoints" / "README.md").read_text(encoding="utf-8")
-HELD_OUT = 1  # the seed in the card
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +40,13 @@ def trained():
 
 @pytest.fixture(scope="module")
 def held_out():
-    return scenes(200, HELD_OUT)
+    """The scenes that the card's scores are of."""
+    return scenes(make.HELD_OUT, make.HELD_OUT_SEED)
+
+
+@pytest.fixture(scope="module")
+def results(trained, held_out):
+    return detect(trained, held_out)
 
 
 # ---------------------------------------------------------------- the model
@@ -68,15 +82,9 @@ def test_its_statistics_were_trained(trained):
     assert variance.max() > 100 * variance.min()
 
 
-def test_boxes_are_pooled_from_several_levels(trained, held_out):
+def test_boxes_are_pooled_from_several_levels(trained, held_out, results):
     pool = trained.roi_heads.box_roi_pool
-    pooled = []
-    hook = pool.register_forward_hook(
-        lambda pool, given, _: pooled.append(pool.map_levels(given[1]))
-    )
-    evaluate(trained, held_out[:20])
-    hook.remove()
-    assert torch.cat(pooled).unique().tolist() == [0, 1, 2]
+    assert pool.map_levels([each["boxes"] for each in results]).unique().tolist() == [0, 1, 2]
     levels = pool.map_levels([target["boxes"] for _, target in held_out])
     shares = levels.bincount(minlength=4) / len(levels)
     assert (shares[:3] > 0.04).all(), shares
@@ -86,36 +94,25 @@ def test_boxes_are_pooled_from_several_levels(trained, held_out):
     assert pool.map_levels([boxes]).tolist() == [0, 1, 1, 2, 2, 3]
 
 
-@pytest.mark.parametrize(
-    ("norm_layer", "kind"),
-    [
-        (nn.BatchNorm2d, nn.BatchNorm2d),
+def test_any_normalization_layer():
+    for make_layer, kind in (
         (partial(nn.BatchNorm2d, eps=1e-3), nn.BatchNorm2d),
         (FrozenBatchNorm2d, FrozenBatchNorm2d),
         (lambda channels: nn.GroupNorm(8, channels), nn.GroupNorm),
-        (nn.InstanceNorm2d, nn.InstanceNorm2d),
-    ],
-)
-def test_any_normalization_layer(norm_layer, kind):
-    model = detector(norm_layer)
-    layers = norm_layers(model).values()
-    assert {type(layer) for layer in layers} == {kind} and len(layers) == 12
-    losses = model(*map(list, zip(*scenes(2, 0), strict=True)))
-    assert math.isfinite(sum(losses.values()).item())
-
-
-def test_no_normalization_at_all():
+    ):
+        model = detector(make_layer)
+        layers = norm_layers(model).values()
+        assert {type(layer) for layer in layers} == {kind} and len(layers) == 12
+        losses = model(*map(list, zip(*scenes(1, 0), strict=True)))
+        assert math.isfinite(sum(losses.values()).item())
     assert not norm_layers(detector(nn.Identity))
-
-
-@pytest.mark.parametrize("norm_layer", ["frozen", None, lambda channels: channels])
-def test_what_makes_no_layer_is_one_sentence(norm_layer):
-    with pytest.raises(TypeError, match="norm_layer is .*: give a class of layers.*replace_norms"):
-        detector(norm_layer)
+    for wrong in ("frozen", None, lambda channels: channels):
+        with pytest.raises(TypeError, match="norm_layer is .*: give a class of layers.*replace_no"):
+            detector(wrong)
 
 
 def test_kinds_of_norms_work_on_it(trained, held_out):
-    few = held_out[:8]
+    few = held_out[:6]
     expected = evaluate(trained, few)
     assert evaluate(freeze(trained), few) == expected
     assert evaluate(replace_norms(trained, "folded"), few) == expected
@@ -142,28 +139,24 @@ def test_the_file_is_small_and_half_precise():
         assert all((t.dtype == torch.float16) == (t.dim() > 1) for t in stored.values())
 
 
-@pytest.mark.parametrize("harm", ["altered", "cut", "missing"])
 @pytest.mark.parametrize("load", [load_detector, partial(backbones.load, "detector")])
-def test_a_broken_file_is_one_sentence(harm, load, monkeypatch, tmp_path):
+def test_a_broken_file_is_one_sentence(load, monkeypatch, tmp_path):
     broken = tmp_path / "detector.pt"
     norm_layer, file, sha256 = module.TRAINED["batch"]
-    content = file.read_bytes()
-    if harm != "missing":
-        broken.write_bytes(content[:-9] + (b"123456789" if harm == "altered" else b""))
     monkeypatch.setattr(module, "DATA", tmp_path)
     monkeypatch.setitem(module.TRAINED, "batch", (norm_layer, broken, sha256))
-    with pytest.raises(RuntimeError, match=r"detector.pt\) are missing or altered: .*git checkout"):
-        load()
+    for content in (None, file.read_bytes()[:-9] + b"123456789"):
+        if content:
+            broken.write_bytes(content)
+        with pytest.raises(RuntimeError, match=r"detector.pt\) are missing or altered: .*git che"):
+            load()
 
 
 def test_the_other_detector_normalizes_by_groups_and_finds_about_as_much(held_out):
     model = load_detector("group")
     assert {type(layer) for layer in norm_layers(model).values()} == {nn.GroupNorm}
     assert not any("running" in name for name in model.state_dict())
-    assert 0.87 < evaluate(model, held_out).recall < 0.94
-
-
-def test_there_is_no_third_detector():
+    assert 0.8 < evaluate(model, held_out[:40]).recall < 0.98
     with pytest.raises(ValueError, match="No detector 'layer' here: choose one of batch, group"):
         load_detector("layer")
 
@@ -194,24 +187,28 @@ def test_its_body_is_one_of_the_backbones(trained):
 # ---------------------------------------------------------------- what it finds
 
 
-def test_it_finds_held_out_shapes_as_the_card_says(trained):
-    scores = evaluate(trained, scenes(make.HELD_OUT, HELD_OUT))
+def test_it_finds_held_out_shapes_as_the_card_says(held_out, results):
+    scores = rate(results, held_out)
     recall, false_positives = re.search(r"as it expects.*\| (.*) \| (.*) \|", CARD).groups()
+    precision = re.search(r"\(pycocotools\): (.*), at IoU", CARD)[1]
     assert 0.90 <= scores.recall <= 0.97
     # A detection on the edge of a threshold may fall on its other side elsewhere.
     assert abs(scores.recall - float(recall)) < 0.005
     assert abs(scores.false_positives - float(false_positives)) < 0.02
+    assert abs(coco.average_precision(results, held_out)[0] - float(precision)) < 0.005
 
 
 def test_it_finds_nothing_in_images_from_0_to_255(trained, held_out):
-    assert evaluate(trained, [(255 * image, target) for image, target in held_out]).recall <= 0.05
+    few = [(255 * image, target) for image, target in held_out[:30]]
+    assert evaluate(trained, few).recall <= 0.05
 
 
-def test_the_cards_are_of_these_files():
+def test_the_cards_are_of_these_files_and_say_what_the_script_writes():
+    written = ".*?".join(map(re.escape, re.split(r"\{.*?\}", make.CARD)))
     for _, file, sha256 in module.TRAINED.values():
-        assert sha256 in file.with_name("README.md").read_text(encoding="utf-8")
-    assert re.search(r"(\d\d?) minutes of processor time", CARD)
-    assert f"{sum(p.numel() for p in detector().parameters()):,} parameters" in CARD
+        card = file.with_name("README.md").read_text(encoding="utf-8")
+        assert sha256 in card and re.fullmatch(written, card, re.DOTALL)
+        assert f"{sum(p.numel() for p in detector().parameters()):,}\nparameters" in card
 
 
 # ---------------------------------------------------------------- evaluate
@@ -242,9 +239,9 @@ def scene(boxes, labels):
 SQUARE, BESIDE, FAR = [0, 0, 10, 10], [0, 0, 10, 5], [20, 20, 30, 30]
 
 
-@pytest.mark.parametrize(
-    ("found", "recall", "false_positives"),
-    [
+def test_scores_of_hand_made_boxes():
+    given = [scene([SQUARE, FAR], [1, 2])]
+    for boxes, recall, false_positives in (
         (result([SQUARE], [1], [0.9]), 0.5, 0),
         (result([SQUARE, FAR], [1, 2], [0.9, 0.9]), 1, 0),
         (result([SQUARE], [2], [0.9]), 0, 1),  # the wrong class
@@ -255,11 +252,8 @@ SQUARE, BESIDE, FAR = [0, 0, 10, 10], [0, 0, 10, 5], [20, 20, 30, 30]
         (result([SQUARE, SQUARE], [1, 1], [0.9, 0.8]), 0.5, 1),  # one object, taken once
         (result([BESIDE, SQUARE], [1, 1], [0.8, 0.9]), 0.5, 1),
         (result([], [], []), 0, 0),
-    ],
-)
-def test_scores_of_hand_made_boxes(found, recall, false_positives):
-    given = [scene([SQUARE, FAR], [1, 2])]
-    assert evaluate(Answers(found), given) == Scores(recall, false_positives, 2)
+    ):
+        assert evaluate(Answers(boxes), given) == Scores(recall, false_positives, 2), boxes
 
 
 def test_an_object_goes_to_the_better_score_and_a_detection_to_the_larger_overlap():
@@ -287,17 +281,14 @@ def test_what_cannot_be_evaluated_is_one_sentence():
             evaluate(Answers(), nothing)
 
 
-def test_agrees_with_pycocotools(trained, held_out):
-    few = held_out[:60]
-    with torch.no_grad():
-        results = trained([image for image, _ in few])
+def test_agrees_with_pycocotools(held_out, results):
     for threshold in (0.05, 0.5, 0.9):
-        kept = [{k: v[found["scores"] >= threshold] for k, v in found.items()} for found in results]
-        scores = evaluate(trained, few, score=threshold)
-        found = coco_matches(kept, few)
-        assert scores.recall == pytest.approx(found / scores.objects)
-        wrong = sum(len(each["scores"]) for each in kept) - found
-        assert scores.false_positives == pytest.approx(wrong / len(few))
+        kept = [{k: v[each["scores"] >= threshold] for k, v in each.items()} for each in results]
+        scores = rate(results, held_out, threshold)
+        matched = coco_matches(kept, held_out)
+        assert scores.recall == pytest.approx(matched / scores.objects)
+        wrong = sum(len(each["scores"]) for each in kept) - matched
+        assert scores.false_positives == pytest.approx(wrong / len(held_out))
 
 
 def coco_matches(results, given):
@@ -316,7 +307,7 @@ def same_bits(a, b):
 
 def test_interrupted_training_ends_with_the_same_bits(monkeypatch, tmp_path):
     monkeypatch.setattr(make, "SAVE_EVERY", 2)
-    whole, _ = make.train(3, tmp_path / "whole.part", steps=5, images=2)
+    whole, _ = make.train(3, tmp_path / "whole.part", steps=4, images=1)
     torch.rand(3)
     calls = []
 
@@ -329,24 +320,24 @@ def test_interrupted_training_ends_with_the_same_bits(monkeypatch, tmp_path):
     part = tmp_path / "training.part"
     monkeypatch.setattr(make, "scenes", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        make.train(3, part, steps=5, images=2)
-    again, _ = make.train(3, part, steps=5, images=2)
-    assert calls == [4_000_000 + step for step in (0, 1, 2, 3, 2, 3, 4)]
+        make.train(3, part, steps=4, images=1)
+    again, _ = make.train(3, part, steps=4, images=1)
+    assert calls == [4_000_000 + step for step in (0, 1, 2, 3, 2, 3)]
     assert same_bits(whole, again.state_dict())
     with pytest.raises(SystemExit, match="begun with .*'seed': 3.*go on with that, or delete it"):
-        make.train(4, part, steps=5, images=2)
-    other, _ = make.train(4, tmp_path / "other.part", steps=5, images=2)
+        make.train(4, part, steps=4, images=1)
+    other, _ = make.train(4, tmp_path / "other.part", steps=1, images=1)
     assert not same_bits(whole, other.state_dict())
 
 
 def test_the_script_writes_detector_and_card_and_clears_up(tmp_path, capsys):
-    make.main(["--steps", "2", "--held-out", "4", "--out", str(tmp_path)])
+    make.main(["--steps", "1", "--held-out", "1", "--out", str(tmp_path)])
     assert {path.name for path in tmp_path.iterdir()} == {"detector.pt", "README.md"}
     model = unpacked(torch.load(tmp_path / "detector.pt", weights_only=True))
-    assert math.isfinite(evaluate(model, scenes(2, 0)).recall)
+    assert not model.training
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert re.search('sha256 "(.*)"', capsys.readouterr().out)[1] in card
-    assert "2 steps of 8 images" in card and "4 held-out scenes" in card
+    assert "1 steps of 8 images" in card and "1 held-out scenes" in card
 
 
 def test_without_pycocotools_it_says_so_before_it_trains(monkeypatch, tmp_path):

@@ -16,13 +16,11 @@ def test_two_drawings_never_overlap():
         time.sleep(5 * PATIENCE)
         inside.pop()
 
-    async def event(draw):
-        explorer._soon(draw)
+    async def event():
+        explorer._soon(lambda: draw())
         await asyncio.sleep(20 * PATIENCE)
 
-    threads = [
-        threading.Thread(target=asyncio.run, args=(event(lambda: draw()),)) for _ in range(3)
-    ]
+    threads = [threading.Thread(target=asyncio.run, args=(event(),)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -32,12 +30,7 @@ def test_two_drawings_never_overlap():
 
 def test_of_a_burst_the_last_wins_and_another_drawing_stays():
     explorer, drawn = Live("test"), []
-
-    def first():
-        drawn.append("first")
-
-    def second():
-        drawn.append("second")
+    first, second = (lambda: drawn.append("first")), (lambda: drawn.append("second"))
 
     async def burst():
         for draw in (first, second, first):

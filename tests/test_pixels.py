@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-from html.parser import HTMLParser
 from itertools import product
 
 import pytest
@@ -24,7 +23,6 @@ from helpers.inputs.pixels import (
     convert,
     diagnose,
     fold,
-    fold_naively,
     loader_mistakes,
 )
 
@@ -39,12 +37,12 @@ def draw(*shape, dtype=torch.float32, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def conv2d(seed=0, dtype=torch.float32, out=5, kernel=3, **options):
-    """Uniform weights whose outputs stay near 1 for an input near 1."""
-    conv = nn.Conv2d(3, out, kernel, **options)
+def conv2d(dtype=torch.float32, kernel=3, **options):
+    """A convolution with uniform weights, whose outputs stay near 1 for an input near 1."""
+    conv = nn.Conv2d(3, 5, kernel, **options)
     with torch.no_grad():
         for index, parameter in enumerate(conv.parameters()):
-            values = 2 * draw(*parameter.shape, seed=10 * seed + index) - 1
+            values = 2 * draw(*parameter.shape, seed=index) - 1
             parameter.copy_(values / math.sqrt(conv.weight[0].numel()))
     return conv.to(dtype)
 
@@ -52,6 +50,8 @@ def conv2d(seed=0, dtype=torch.float32, out=5, kernel=3, **options):
 def channels(*values):
     return torch.tensor(values, dtype=torch.float64).reshape(3, 1, 1)
 
+
+MEAN, STD = (channels(*GOLDEN[name]) for name in ("mean", "std"))
 
 # The formulas as each project publishes them, on RGB levels 0–255; nothing of inputs/pixels.py.
 PUBLISHED = {
@@ -72,12 +72,7 @@ PUBLISHED = {
 }
 
 
-# formats
-
-
-def test_the_formats_are_the_eight_with_a_source_each():
-    assert list(FORMATS) == list(PUBLISHED)
-    assert all(format.source for format in (PLAIN, *FORMATS.values()))
+# formats and convert
 
 
 def test_a_format_is_its_formula():
@@ -85,12 +80,6 @@ def test_a_format_is_its_formula():
     p = draw(3, 4, 4, dtype=torch.float64)
     expected = ((-2 + 5 * p.flip(0)) - channels(0.5, 1, 2)) / channels(4, 5, 6)
     torch.testing.assert_close(convert(p, PLAIN, odd), expected)
-
-
-def test_the_source_does_not_tell_formats_apart():
-    assert FORMATS["torchvision"] == FORMATS["gluoncv"] != FORMATS["mmdet-pytorch"]
-    assert hash(FORMATS["torchvision"]) == hash(FORMATS["gluoncv"])
-    assert "source" not in repr(PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -111,43 +100,33 @@ def test_a_format_that_cannot_be_says_so(values, sentence):
         PixelFormat(*values)
 
 
-# convert
-
-
-@pytest.mark.parametrize("target", FORMATS)
-@pytest.mark.parametrize("source", FORMATS)
-def test_every_pair_follows_the_published_formulas(source, target):
+def test_every_pair_follows_the_published_formulas():
+    assert list(FORMATS) == list(PUBLISHED)
     levels = 255 * draw(2, 3, 5, 7, dtype=torch.float64)
-    stored, expected = PUBLISHED[source](levels), PUBLISHED[target](levels)
-    found = convert(stored, source, target)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-    single = convert(stored.float(), source, target)
-    once = convert(stored.float().double(), source, target).float()
-    assert torch.equal(single, once)
+    for source, target in product(FORMATS, repeat=2):
+        stored, expected = PUBLISHED[source](levels), PUBLISHED[target](levels)
+        converted = convert(stored, source, target)
+        torch.testing.assert_close(converted, expected, rtol=1e-12, atol=1e-12)
+        single = stored.float()
+        once = convert(single.double(), source, target).float()
+        assert torch.equal(convert(single, source, target), once)
 
 
-@pytest.mark.parametrize("source, target", PAIRS)
-def test_every_pair_goes_there_and_back(source, target):
-    for dtype, seed in product((torch.float32, torch.float64), range(3)):
-        image = convert(draw(3, 6, 5, dtype=dtype, seed=seed), PLAIN, source)
-        back = convert(convert(image, source, target), target, source)
-        assert back.dtype == dtype
+def test_every_pair_goes_there_and_back():
+    for (source, target), dtype in product(PAIRS, (torch.float32, torch.float64)):
+        image = convert(draw(3, 6, 5, dtype=dtype), PLAIN, source)
+        there = convert(image, source, target)
+        back = convert(there, target, source)
+        assert back.dtype == dtype and there.data_ptr() != image.data_ptr()
         # Each format rounds at the size of its values, which is at most 4 times their range.
         span = image.max() - image.min()
-        assert (back - image).abs().max() <= 8 * torch.finfo(dtype).eps * span
-
-
-@pytest.mark.parametrize("name", KNOWN)
-def test_the_same_format_changes_nothing_and_shares_nothing(name):
-    image = 255 * draw(1, 3, 4, 4)
-    same = convert(image, name, name)
-    assert torch.equal(same, image)
-    assert same.data_ptr() != image.data_ptr()
+        assert (back - image).abs().max() <= 8 * torch.finfo(dtype).eps * span, (source, target)
+        assert source != target or torch.equal(there, image)
 
 
 def test_dtype_batch_shape_and_gradient_carry_over():
     image = draw(3, 4, 5)
-    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+    for dtype in (torch.float16, torch.bfloat16):
         assert convert(image.to(dtype), PLAIN, "keras-caffe").dtype == dtype
     batch = convert(image[None].repeat(2, 1, 1, 1), PLAIN, "detectron2")
     assert torch.equal(batch[1], convert(image, PLAIN, "detectron2"))
@@ -156,49 +135,40 @@ def test_dtype_batch_shape_and_gradient_carry_over():
     assert torch.equal(x.grad, torch.full_like(x, 255))
 
 
-BAD_IMAGES = {
-    "not a tensor": ([[0.5]], TypeError, r"must be a tensor, not list: photos\.load gives one\.$"),
-    "uint8": (
-        torch.zeros(3, 2, 2, dtype=torch.uint8),
-        TypeError,
-        r"^The image is torch\.uint8: make it floating point, divided by 255\.$",
-    ),
-    "bool": (torch.zeros(3, 2, 2, dtype=torch.bool), TypeError, "is torch.bool"),
-    "gray": (torch.zeros(1, 1, 2, 2), ValueError, r"\(N,3,H,W\), not \(1, 1, 2, 2\)\.$"),
-    "channels last": (torch.zeros(4, 5, 3), ValueError, r"not \(4, 5, 3\)"),
-    "two dimensions": (torch.zeros(3, 4), ValueError, r"not \(3, 4\)"),
-    "video": (torch.zeros(1, 1, 3, 2, 2), ValueError, r"not \(1, 1, 3, 2, 2\)"),
-    "empty": (torch.zeros(0, 3, 2, 2), ValueError, r"not \(0, 3, 2, 2\)"),
-    "NaN": (torch.full((3, 2, 2), math.nan), ValueError, "^The image holds NaN or infinity: give"),
-    "infinity": (torch.full((3, 2, 2), math.inf), ValueError, "holds NaN or infinity"),
-}
-
-
-@pytest.mark.parametrize("image, error, sentence", BAD_IMAGES.values(), ids=BAD_IMAGES)
+@pytest.mark.parametrize(
+    "image, error, sentence",
+    [
+        ([[0.5]], TypeError, r"must be a tensor, not list: photos\.load gives one\.$"),
+        (
+            torch.zeros(3, 2, 2, dtype=torch.uint8),
+            TypeError,
+            r"^The image is torch\.uint8: make it floating point, divided by 255\.$",
+        ),
+        (torch.zeros(1, 1, 2, 2), ValueError, r"\(N,3,H,W\), not \(1, 1, 2, 2\)\.$"),
+        (torch.zeros(4, 5, 3), ValueError, r"not \(4, 5, 3\)"),
+        (torch.zeros(3, 4), ValueError, r"not \(3, 4\)"),
+        (torch.zeros(1, 1, 3, 2, 2), ValueError, r"not \(1, 1, 3, 2, 2\)"),
+        (torch.zeros(0, 3, 2, 2), ValueError, r"not \(0, 3, 2, 2\)"),
+        (torch.full((3, 2, 2), math.nan), ValueError, "^The image holds NaN or infinity: give"),
+        (torch.full((3, 2, 2), math.inf), ValueError, "holds NaN or infinity"),
+    ],
+)
 def test_a_bad_image_gets_one_sentence(image, error, sentence):
-    with pytest.raises(error, match=sentence):
-        convert(image, PLAIN, "torchvision")
-    with pytest.raises(error, match=sentence):
-        diagnose(image)
+    calls = [lambda image: convert(image, PLAIN, "torchvision"), diagnose]
     if "NaN" not in sentence:
-        for call in (Rescale(), PadWithColor((1, 1, 1, 1), (0, 0, 0)), *loader_mistakes.values()):
-            with pytest.raises(error, match=sentence):
-                call(image)
+        calls += [Rescale(), PadWithColor((1, 1, 1, 1), (0, 0, 0)), *loader_mistakes.values()]
+    for call in calls:
+        with pytest.raises(error, match=sentence):
+            call(image)
 
 
-@pytest.mark.parametrize("name", ["caffe", None, ["RGB"], ""])
-def test_an_unknown_format_is_answered_with_the_names(name):
-    sentence = r"choose one of torchvision, detectron, .*, gluoncv, or give a PixelFormat\.$"
-    for call in (
-        lambda: convert(draw(3, 2, 2), PLAIN, name),
-        lambda: fold(conv2d(), name, PLAIN),
-        lambda: fold_naively(conv2d(), PLAIN, name),
-    ):
-        with pytest.raises(ValueError, match=sentence):
-            call()
-    if name is not None:
-        with pytest.raises(ValueError, match=sentence):
-            diagnose(draw(3, 2, 2), name)
+def test_an_unknown_format_is_answered_with_the_names():
+    image = draw(3, 2, 2)
+    for name in ("caffe", None, ["RGB"], ""):
+        calls = [lambda n: convert(image, PLAIN, n), lambda n: fold(conv2d(), n, PLAIN)]
+        for call in calls + [lambda n: diagnose(image, n)] * (name is not None):
+            with pytest.raises(ValueError, match=r"one of torchvision, .*, or give a PixelFormat"):
+                call(name)
 
 
 # Rescale
@@ -208,104 +178,71 @@ def test_rescale_equals_what_mxnet_and_gluoncv_recorded():
     layer = Rescale()
     for name, constant in GOLDEN["constants"].items():
         assert getattr(layer, name).flatten().tolist() == constant["value"]
-        assert list(getattr(layer, name).shape) == constant["shape"]
-    found = layer(torch.tensor(GOLDEN["normalized_CHW"])[None])
-    assert torch.equal(found, torch.tensor(GOLDEN["rescaled_NCHW"]))
+    rescaled = layer(torch.tensor(GOLDEN["normalized_CHW"])[None])
+    assert torch.equal(rescaled, torch.tensor(GOLDEN["rescaled_NCHW"]))
 
 
 def test_the_recorded_preset_is_the_gluoncv_format():
     image = torch.tensor(GOLDEN["to_tensor_CHW"])
     assert torch.equal(image, torch.tensor(GOLDEN["image_uint8_HWC"]).permute(2, 0, 1) / 255)
-    found = convert(image, PLAIN, "gluoncv")
-    torch.testing.assert_close(found, torch.tensor(GOLDEN["normalized_CHW"]), rtol=0, atol=1e-6)
+    normalized = torch.tensor(GOLDEN["normalized_CHW"])
+    torch.testing.assert_close(convert(image, PLAIN, "gluoncv"), normalized, rtol=0, atol=1e-6)
 
 
 def test_rescale_takes_every_level_back():
     image = torch.arange(256.0).reshape(1, 1, 1, 256).repeat(1, 3, 1, 1) / 255
-    mean, std = (torch.tensor(GOLDEN[name]).reshape(3, 1, 1) for name in ("mean", "std"))
-    for normalized in ((image - mean) / std, convert(image, PLAIN, "gluoncv")):
-        back = Rescale()(normalized)
-        assert (back - image * 255).abs().max() <= 1.6e-5
-        assert torch.equal(back.round(), (image * 255).round())
+    back = Rescale()(convert(image, PLAIN, "gluoncv"))
+    assert (back - image * 255).abs().max() <= 1.6e-5
     assert GOLDEN["roundtrip_all_256_levels"]["max_abs_error"] <= 1.6e-5
 
 
 # fold
 
-CONVS = {
-    "3x3, padded": {"padding": 1},
-    "7x7 of a ResNet": {"kernel": 7, "stride": 2, "padding": 3, "bias": False},
-    "dilated": {"padding": 2, "dilation": 2},
-    "same": {"padding": "same"},
-    "same, lopsided": {"kernel": (3, 4), "padding": "same", "dilation": (2, 1)},
-    "valid": {"padding": "valid"},
-    "uneven": {"kernel": (3, 5), "padding": (2, 0), "stride": (1, 2)},
-    "unpadded": {},
-}
+CONVS = [
+    {"kernel": 7, "stride": 2, "padding": 3, "bias": False},
+    {"padding": 2, "dilation": 2},
+    {"padding": "same"},
+    {"kernel": (3, 4), "padding": "same", "dilation": (2, 1)},
+    {"padding": "valid"},
+    {"kernel": (3, 5), "padding": (2, 0), "stride": (1, 2)},
+]
 
 
 def rounding(reference, bound=2e-5):
     return bound * max(1, reference.abs().max().item())
 
 
-def touches_border(conv, shape):
-    """Where the output of `conv` sees its own padding."""
-    seen = copy.deepcopy(conv).double()
-    nn.init.ones_(seen.weight)
-    seen.bias = None
-    counts = seen(torch.ones(1, 3, *shape, dtype=torch.float64))[0, 0].round()
-    return counts < conv.weight[0].numel()
-
-
 @torch.no_grad()
-@pytest.mark.parametrize("source, target", PAIRS)
-def test_the_fold_is_right_everywhere_and_the_naive_one_inside(source, target):
-    image = convert(draw(2, 3, 12, 15), PLAIN, source)
+def test_the_fold_is_right_everywhere_and_with_zeros_at_the_border_only_inside():
     conv = conv2d(padding=1)
-    expected = conv(convert(image, source, target))
-    folded, naive = fold(conv, source, target), fold_naively(conv, source, target)
-    assert (folded(image) - expected).abs().max() <= rounding(expected)
-    border = touches_border(conv, (12, 15))
-    assert border.any() and not border.all()
-    difference = (naive(image) - expected).abs().amax((0, 1))
-    assert difference[~border].max() <= rounding(expected)
-    color = convert(torch.zeros(3, 1, 1, dtype=torch.float64), target, source)
-    if color.abs().max() > 1e-12:
-        assert (difference[border] > rounding(expected)).all()
+    for source, target in PAIRS:
+        image = convert(draw(2, 3, 7, 8), PLAIN, source)
+        expected = conv(convert(image, source, target))
+        folded = fold(conv, source, target)
+        assert (folded(image) - expected).abs().max() <= rounding(expected), (source, target)
+        naive = copy.deepcopy(folded[1])
+        naive.padding = (1, 1)
+        off = (naive(image) - expected).abs().amax((0, 1))
+        assert off[1:-1, 1:-1].max() <= rounding(expected)
+        if max(map(abs, folded[0].color)) > 1e-12:
+            off[1:-1, 1:-1] = math.inf
+            assert off.min() > rounding(expected)
 
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("options", CONVS.values(), ids=CONVS)
-def test_the_fold_holds_for_every_shape_of_convolution(options, dtype):
-    conv = conv2d(dtype=dtype, **options)
-    for source, target in (("0-1", "torchvision"), ("0-255", "keras-caffe"), ("BGR", "gluoncv")):
+def test_the_fold_holds_for_every_shape_of_convolution():
+    pairs = (("0-1", "torchvision"), ("0-255", "keras-caffe"), ("BGR", "gluoncv"))
+    dtypes = (torch.float32, torch.float64)
+    for options, dtype, (source, target) in product(CONVS, dtypes, pairs):
+        conv = conv2d(dtype=dtype, **options)
         image = convert(draw(1, 3, 13, 16, dtype=dtype), PLAIN, source)
         expected = conv(convert(image, source, target))
         bound = rounding(expected, 2e-5 if dtype == torch.float32 else 1e-13)
-        found = fold(conv, KNOWN[source], KNOWN[target])(image)
-        assert found.dtype == dtype and found.shape == expected.shape
-        assert (found - expected).abs().max() <= bound
-        assert (fold(conv, source, target)(image[0]) - found[0]).abs().max() <= bound
-
-
-@torch.no_grad()
-def test_without_padding_the_naive_fold_is_right_too():
-    image, conv = draw(1, 3, 9, 9), conv2d()
-    expected = conv(convert(image, PLAIN, "torchvision"))
-    assert (fold_naively(conv, PLAIN, "torchvision")(image) - expected).abs().max() <= 2e-5
-
-
-@torch.no_grad()
-def test_the_border_shows_on_a_photo():
-    conv = conv2d(out=64, kernel=7, stride=2, padding=3, bias=False)
-    image = PHOTOS["cat"]
-    expected = conv(convert(image, PLAIN, "torchvision"))
-    off = (fold_naively(conv, PLAIN, "torchvision")(image) - expected).abs().amax((0, 1))
-    assert off.max() > 0.1
-    assert off[2:-1, 2:-1].max() <= rounding(expected)
-    assert (fold(conv, PLAIN, "torchvision")(image) - expected).abs().max() <= rounding(expected)
+        output = fold(conv, KNOWN[source], KNOWN[target])(image)
+        assert output.dtype == dtype and output.shape == expected.shape
+        assert (output - expected).abs().max() <= bound, options
+        assert (fold(conv, source, target)(image[0]) - output[0]).abs().max() <= bound
 
 
 def test_the_border_has_the_mean_color():
@@ -315,11 +252,10 @@ def test_the_border_has_the_mean_color():
     assert repr(pad) == "PadWithColor((2, 2, 1, 1), color=(123.7, 116.3, 103.5))"
 
 
-def test_padding_with_a_color_is_zero_padding_for_black():
+def test_padding_with_a_color():
     image = draw(2, 3, 4, 5)
-    assert torch.equal(
-        PadWithColor((1, 2, 3, 4), (0, 0, 0))(image), F.pad(image, (1, 2, 3, 4), value=0)
-    )
+    black = F.pad(image, (1, 2, 3, 4), value=0)
+    assert torch.equal(PadWithColor((1, 2, 3, 4), (0, 0, 0))(image), black)
     padded = PadWithColor((1, 2, 3, 4), (0.1, 0.2, 0.3))(image)
     assert torch.equal(padded[..., 3:-4, 1:-2], image)
     assert torch.equal(padded[0, :, 0, 0], torch.tensor([0.1, 0.2, 0.3]))
@@ -335,19 +271,15 @@ def test_the_convolution_stays_as_it_was_and_lends_what_it_is():
     assert not any(module.training for module in folded.modules())
     assert {(p.dtype, p.requires_grad) for p in folded.parameters()} == {(torch.float16, False)}
     assert len(folded[1]._forward_hooks) == 1
-    assert not {p.data_ptr() for p in folded.parameters()} & {conv.weight.data_ptr()}
-    assert {p.device.type for p in fold(conv.to("meta"), PLAIN, "torchvision").parameters()} == {
-        "meta"
-    }
+    assert all(p.is_meta for p in fold(conv.to("meta"), PLAIN, "torchvision").parameters())
     trainable = fold(conv2d(padding=1), PLAIN, "torchvision")
     assert trainable.training and all(p.requires_grad for p in trainable.parameters())
 
 
-def test_the_fold_exports_and_copies():
-    folded = fold(conv2d(padding=1), "0-255", "torchvision")
-    image = 255 * draw(1, 3, 8, 8)
-    for other in (copy.deepcopy(folded), torch.export.export(folded, (image,)).module()):
-        torch.testing.assert_close(other(image), folded(image))
+def test_the_fold_exports():
+    folded, image = fold(conv2d(padding=1), "0-255", "torchvision"), 255 * draw(1, 3, 8, 8)
+    exported = torch.export.export(folded, (image,)).module()
+    torch.testing.assert_close(exported(image), folded(image))
 
 
 class Special(nn.Conv2d):
@@ -359,7 +291,6 @@ class Special(nn.Conv2d):
     [
         (nn.Linear(3, 3), TypeError, r"^Only an nn\.Conv2d itself can be folded, not Linear\.$"),
         (Special(3, 4, 1), TypeError, "not Special"),
-        (nn.LazyConv2d(4, 1), TypeError, "not LazyConv2d"),
         (nn.Conv2d(4, 4, 1), ValueError, r"has 4 input channels in 1 group\(s\)"),
         (nn.Conv2d(3, 3, 1, groups=3), ValueError, r"has 3 input channels in 3 group\(s\)"),
         (
@@ -368,36 +299,29 @@ class Special(nn.Conv2d):
             r"^The padding mode is 'reflect': only 'zeros' can be folded\.$",
         ),
     ],
-    ids=["linear", "subclass", "lazy", "channels", "groups", "padding mode"],
 )
 def test_what_cannot_be_folded_says_why(conv, error, sentence):
-    for call in (fold, fold_naively):
-        with pytest.raises(error, match=sentence):
-            call(conv, PLAIN, "torchvision")
+    with pytest.raises(error, match=sentence):
+        fold(conv, PLAIN, "torchvision")
 
 
 # loader_mistakes
 
 
-@pytest.mark.parametrize("name", photos.NAMES)
-def test_the_accidents_are_their_definitions(name):
-    p = PHOTOS[name]
-    found = {accident: make(p) for accident, make in loader_mistakes.items()}
-    mean, std = torch.tensor(GOLDEN["mean"]), torch.tensor(GOLDEN["std"])
-    caffe = torch.tensor([103.939, 116.779, 123.68]).reshape(3, 1, 1)
+def test_the_mistakes_are_their_definitions():
+    p = PHOTOS["astronaut"].double()
     expected = {
         "0-255": p * 255,
         "halved": p / 2,
-        "normalized twice": (p - mean.reshape(3, 1, 1)) / std.reshape(3, 1, 1),
+        "normalized twice": (p - MEAN) / STD,
         "BGR": p.flip(1),
         "-1 to 1": 2 * p - 1,
-        "caffe style": p.flip(1) * 255 - caffe,
+        "caffe style": p.flip(1) * 255 - channels(103.939, 116.779, 123.68),
         "divided twice": p / 255,
     }
-    for accident, tensor in expected.items():
-        torch.testing.assert_close(found[accident], tensor, rtol=1e-6, atol=2e-5)
-    assert set(found) == {*expected, "gamma"}
-    assert all(t.dtype == p.dtype and t.shape == p.shape for t in found.values())
+    for name, tensor in expected.items():
+        torch.testing.assert_close(loader_mistakes[name](p), tensor)
+    assert set(loader_mistakes) == {*expected, "gamma"}
 
 
 def test_gamma_undoes_srgb():
@@ -405,7 +329,6 @@ def test_gamma_undoes_srgb():
     linear = loader_mistakes["gamma"](p)
     encoded = torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     torch.testing.assert_close(encoded, p, rtol=0, atol=1e-7)  # IEC's knees round to 8e-8
-    assert (linear <= p).all() and linear.min() == 0 and linear.max() == 1
 
 
 # diagnose
@@ -413,51 +336,39 @@ def test_gamma_undoes_srgb():
 
 def like(name):
     """The formats that no tensor, or less than one level of 255, tells from this one."""
-    return next(
-        (group for group in (IMAGENET, LEVELS_BGR, ["0-1", "BGR"]) if name in group), [name]
-    )
+    groups = (IMAGENET, LEVELS_BGR, ["0-1", "BGR"])
+    return next((group for group in groups if name in group), [name])
 
 
 def top(diagnosis):
     return next(iter(diagnosis.scores))
 
 
-@pytest.mark.parametrize("name", KNOWN)
-@pytest.mark.parametrize("photo", photos.NAMES)
-def test_the_true_format_is_a_candidate_and_its_group_comes_first(photo, name):
-    found = diagnose(convert(PHOTOS[photo], PLAIN, name))
-    assert name in found.candidates
-    assert top(found) in like(name)
-    assert found.scores[name] >= 0.7 * found.scores[top(found)]
-    assert set(found.scores) == set(KNOWN)
-    assert list(found.scores.values()) == sorted(found.scores.values(), reverse=True)
-
-
-def test_how_often_the_true_format_comes_first():
-    hits = {
-        name: sum(top(diagnose(convert(p, PLAIN, name))) == name for p in PHOTOS.values())
-        for name in KNOWN
-    }
+def test_the_true_format_is_a_candidate_and_its_group_comes_first():
+    first = dict.fromkeys(KNOWN, 0)
+    for name, photo in product(KNOWN, PHOTOS.values()):
+        diagnosis = diagnose(convert(photo, PLAIN, name))
+        scores = diagnosis.scores
+        assert name in diagnosis.candidates and top(diagnosis) in like(name)
+        assert scores[name] >= 0.7 * scores[top(diagnosis)]
+        assert set(scores) == set(KNOWN)
+        assert list(scores.values()) == sorted(scores.values(), reverse=True)
+        assert len({scores[name] for name in IMAGENET}) == 1
+        first[name] += top(diagnosis) == name
     # Of equal formats the first is named; the rocket stands before a blue sky; the cat is neither
     # black nor white, so that a shift of its levels stays inside;
     # the rocket's keras-caffe and detectron2 are 1e-4 apart.
     often = {name: 4 for name in KNOWN} | {"0-1": 3, "BGR": 3, "detectron": 3, "keras-caffe": 3}
-    assert hits == often | dict.fromkeys(IMAGENET[1:], 0)
+    assert first == often | dict.fromkeys(IMAGENET[1:], 0)
 
 
-@pytest.mark.parametrize("photo", photos.NAMES)
-def test_the_same_function_has_the_same_score(photo):
-    scores = diagnose(convert(PHOTOS[photo], PLAIN, "mmdet-pytorch")).scores
-    assert list(scores)[:4] == IMAGENET
-    assert len({scores[name] for name in IMAGENET}) == 1
-
-
-@pytest.mark.parametrize("name", ["0-1", *FORMATS])
-@pytest.mark.parametrize("photo", photos.NAMES)
-def test_clean_tensors_are_not_warned_of(photo, name):
-    image = convert(PHOTOS[photo], PLAIN, name)
-    for expected in (None, *like(name), FORMATS.get(name, PLAIN)):
-        assert diagnose(image, expected).warning is None
+def test_clean_tensors_are_not_warned_of_even_resized():
+    for name, photo in product(["0-1", *FORMATS], PHOTOS.values()):
+        image = convert(photo, PLAIN, name)
+        assert diagnose(image).warning is diagnose(image, name).warning is None
+        for size in (100, 300):
+            diagnosis = diagnose(F.interpolate(image, (size, size), mode="bicubic"), name)
+            assert name in diagnosis.candidates and diagnosis.warning is None
 
 
 WARNINGS = {
@@ -470,39 +381,26 @@ WARNINGS = {
 }
 
 
-@pytest.mark.parametrize("accident", loader_mistakes)
-@pytest.mark.parametrize("photo", photos.NAMES)
-def test_the_accidents_that_can_be_seen_are_warned_of(photo, accident):
-    image = loader_mistakes[accident](PHOTOS[photo])
-    warning = diagnose(image, "0-1").warning
-    if accident in WARNINGS:
-        assert WARNINGS[accident] in warning
-        assert diagnose(image, PLAIN).warning is not None
-    else:
-        assert accident in ("BGR", "gamma")  # a picture may be blue, and it may be dark
-        assert warning is None
-    formats = ("normalized twice", "-1 to 1", "caffe style", "BGR", "gamma")
-    assert (diagnose(image).warning is None) == (accident in formats)
+def test_the_mistakes_that_can_be_seen_are_warned_of():
+    for (name, load), photo in product(loader_mistakes.items(), PHOTOS.values()):
+        image = load(photo)
+        warning = diagnose(image, "0-1").warning
+        if name in WARNINGS:
+            assert WARNINGS[name] in warning
+        else:
+            assert name in ("BGR", "gamma")  # a picture may be blue, and it may be dark
+            assert warning is None
+        # Not expecting anything, these are formats like others.
+        formats = ("normalized twice", "-1 to 1", "caffe style", "BGR", "gamma")
+        assert (diagnose(image).warning is None) == (name in formats)
 
 
-@pytest.mark.parametrize("photo", photos.NAMES)
-def test_what_a_detector_holds_after_its_own_normalization(photo):
-    twice = convert(loader_mistakes["normalized twice"](PHOTOS[photo]), PLAIN, "torchvision")
-    found = diagnose(twice)
-    assert top(found) == "torchvision, twice"
-    assert "normalized twice" in found.warning
-    torch.testing.assert_close(convert(twice, top(found), PLAIN), PHOTOS[photo], rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("size", [100, 300])
-@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("name", ["0-1", *FORMATS])
-def test_resizing_after_normalizing_raises_no_alarm(name, mode, size):
+def test_what_a_detector_holds_after_its_own_normalization():
     for photo in PHOTOS.values():
-        image = F.interpolate(convert(photo, PLAIN, name), (size, size), mode=mode)
-        found = diagnose(image, name)
-        assert name in found.candidates
-        assert found.warning is None
+        twice = convert(loader_mistakes["normalized twice"](photo), PLAIN, "torchvision")
+        diagnosis = diagnose(twice)
+        assert top(diagnosis) == "torchvision, twice" and "normalized twice" in diagnosis.warning
+        torch.testing.assert_close(convert(twice, top(diagnosis), PLAIN), photo, rtol=0, atol=1e-6)
 
 
 def test_dark_and_blue_pictures_raise_no_alarm():
@@ -540,28 +438,4 @@ def test_the_text_is_short_and_stable():
         "BGR                 0.04\n"
         "Warning: Hardly anything exceeds 0.5: a dark picture, or one halved on its way."
     )
-    assert repr(diagnose(convert(PHOTOS["astronaut"], PLAIN, "detectron2"))) == (
-        "Range -124 … 151, channel means -7.05, -10.5, 17.9.\n"
-        "detectron2          0.92\n"
-        "keras-caffe         0.90\n"
-        "detectron           0.87\n"
-        "No warning."
-    )
-
-
-def test_the_page_says_in_words_what_it_shows_in_color():
-    class Text(HTMLParser):
-        found = ""
-
-        def handle_data(self, data):
-            self.found += f"{data} "
-
-    for image, word in (
-        (PHOTOS["cat"], "No warning."),
-        (loader_mistakes["0-255"](PHOTOS["cat"]), "Warning: Levels 0–255"),
-    ):
-        page = diagnose(image)._repr_html_()
-        text = Text()
-        text.feed(page)
-        assert word in text.found and "channel means" in text.found and "score" in text.found
-        assert "--jp-" in page and "currentColor" in page and "#" not in page
+    assert repr(diagnose(PHOTOS["astronaut"])).endswith("No warning.")

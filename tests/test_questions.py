@@ -1,263 +1,160 @@
-"""The questions are well formed, and every answer is proved: by the tests that they name."""
+"""The questions: their files, their proofs, their use in the notebooks, and how they are shown."""
 
 import ast
-import copy
 import json
-import os
-import platform
 import re
-import subprocess
-import sys
+from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from torch import nn
-from torchvision.models import ResNet50_Weights, resnet50
-from torchvision.models._api import WeightsEnum
-from torchvision.models._utils import IntermediateLayerGetter
-from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights, fasterrcnn_resnet50_fpn
-from torchvision.ops import FrozenBatchNorm2d
 
-from helpers.course.checkers import panel
-from helpers.course.questions import QUESTIONS, Option, Question
-from helpers.networks.backbones import load
-from helpers.networks.lite0 import load_lite0
-from helpers.stages import stages
+from helpers.course import questions
+from helpers.course.questions import choices, find, load, predict, quiz
 
 ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+FILES = {path.stem: path for path in sorted(questions.FOLDER.glob("*.yaml"))}
+GOOD = """\
+01-a:
+  text: Is `a < b`?
+  options:
+    - right: No
+      reason: It is & stays `a > b`.
+    - wrong: Yes
+      reason: It is not.
+  proof: tests/test_questions.py::test_right_answers_stand_in_every_place
+"""
 
 
-@pytest.mark.parametrize("key", QUESTIONS)
-def test_every_option_has_a_reason_and_labels_fit(key):
-    question = QUESTIONS[key]
-    assert 3 <= len(question.options) <= 5
-    for option in question.options:
-        # Radio labels are plain text: backticks would show.
-        assert "`" not in option.text and len(option.text) <= 80
-        assert option.reason.endswith(".") and option.reason.count("`") % 2 == 0
+def code(notebook: Path) -> dict[str, str]:
+    """Source by id of a notebook's code cells."""
+    cells = json.loads(notebook.read_text("utf-8"))["cells"]
+    return {c["id"]: "".join(c["source"]) for c in cells if c["cell_type"] == "code"}
 
 
-def test_right_answers_stand_in_different_places():
-    places = {[o.right for o in q.options].index(True) for q in QUESTIONS.values()}
-    assert len(places) >= 3
+def asked(notebook: Path) -> list[str]:
+    calls = re.findall(r"\b(?:predict|quiz)\(([^)]*)\)", "\n".join(code(notebook).values()))
+    return re.findall('"([^"]+)"', "".join(calls))
 
 
-@pytest.mark.parametrize("key", QUESTIONS)
-def test_proof_exists(key):
-    path, _, name = QUESTIONS[key].proof.partition("::")
-    source = (ROOT / path).read_text(encoding="utf-8")
+def test_every_question_is_asked_once_in_the_order_of_its_file():
+    assert NOTEBOOKS.keys() == FILES.keys()
+    for stem, path in FILES.items():
+        keys = re.findall(r"^(\S+):", path.read_text("utf-8"), re.M)  # YAML drops a repeated key
+        predictions = sum(key[3] != "q" for key in keys)
+        assert keys == [
+            *(f"{stem[:2]}-{letter}" for letter in "abcdefgh"[:predictions]),
+            *(f"{stem[:2]}-q{n}" for n in range(1, len(keys) - predictions + 1)),
+        ]
+        assert asked(NOTEBOOKS[stem]) == keys == [*load(path)]
+
+
+def test_options_fit_and_reasons_are_sentences():
+    for path in FILES.values():
+        for key, question in load(path).items():
+            assert 3 <= len(question["options"]) <= 5, key
+            for label, _, reason in choices(question):
+                assert len(label) <= 83 and reason.endswith("."), label
+                assert (label + reason + question["text"]).count("`") % 2 == 0, label
+
+
+def test_right_answers_stand_in_every_place():
+    """About equally often, so that no place gives an answer away."""
+    places = Counter()
+    for path in FILES.values():
+        for question in load(path).values():
+            verdicts = [verdict for _, verdict, _ in choices(question)]
+            places[len(verdicts), verdicts.index("Right")] += 1
+    for options in {options for options, _ in places}:
+        counts = [places[options, place] for place in range(options)]
+        assert max(counts) - min(counts) <= max(2, sum(counts) / 10), (options, counts)
+
+
+def unproved(proof: str) -> str:
+    """Why what the proof names proves nothing, or an empty text."""
+    path, _, name = proof.partition("::")
+    if not (ROOT / path).is_file():
+        return "no such file"
     if path.endswith(".ipynb"):
-        assert name in [cell["id"] for cell in json.loads(source)["cells"]]
+        source = code(ROOT / path).get(name)
     else:
-        assert name in [n.name for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)]
+        text = (ROOT / path).read_text("utf-8")
+        functions = {n.name: n for n in ast.parse(text).body if isinstance(n, ast.FunctionDef)}
+        source = ast.unparse(functions[name]) if name in functions else None
+    if source is None:
+        return "no such test or code cell"
+    nodes = [*ast.walk(ast.parse(source))]
+    if any(
+        "skip" in node.attr or "xfail" in node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute)
+    ):
+        return "it is skipped"
+    asserts = any(
+        isinstance(node, ast.Assert) or "assert_" in getattr(node, "attr", "") for node in nodes
+    )
+    return "" if asserts else "it asserts nothing"
 
 
-@pytest.mark.parametrize(
-    ("rights", "says"), [((0, 0), "0 right"), ((1, 1), "2 right"), ((1, 0), "same text")]
-)
-def test_malformed_question_is_refused(rights, says):
-    options = tuple(Option("same", bool(right), "Because.") for right in rights)
-    with pytest.raises(ValueError, match=says):
-        Question("Which?", options, "tests/test_questions.py::nothing")
+def test_every_answer_is_proved():
+    proofs = {key: q["proof"] for path in FILES.values() for key, q in load(path).items()}
+    assert {key: fault for key, proof in proofs.items() if (fault := unproved(proof))} == {}
 
 
-def image(size=96, dtype=torch.float32):
-    return torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(1)).to(dtype)
+def test_a_proof_that_proves_nothing_is_named():
+    for proof, fault in {
+        "tests/none.py::test_none": "no such file",
+        "tests/test_questions.py::test_none": "no such test",
+        "tests/test_questions.py::code": "asserts nothing",
+        "tests/browser/lab.py::find_chromium": "is skipped",
+        "notebooks/01_two_backbones.ipynb::title": "no such test or code cell",
+        "notebooks/01_two_backbones.ipynb::quiz": "asserts nothing",
+    }.items():
+        assert fault in unproved(proof), proof
 
 
-@pytest.fixture
-def plain():
-    return load("resnet50", "stand-in")
+def test_a_malformed_file_is_one_sentence(tmp_path):
+    path = tmp_path / "01_some.yaml"
+    for old, new, fault in [
+        ("text: Is", "txt: Is", "question 01-a: text is missing"),
+        ("  proof: ", "  prof: ", "question 01-a: proof is missing"),
+        ("    - right", "    - wrong", "question 01-a: 0 options are right"),
+        ("    - wrong", "    - right", "question 01-a: 2 options are right"),
+        ("wrong: Yes", "wrong: No", "question 01-a: two options are alike"),
+        ("      reason: It is not.\n", "", "reason, not {'wrong': 'Yes'}"),
+        ("reason: It is not.", "reason:", "reason, not {'wrong': 'Yes', 'reason': ''}"),
+        ("It is not.", "No: it is not.", "line 7: mapping values"),
+    ]:
+        path.write_text(GOOD.replace(old, new), "utf-8")
+        load.cache_clear()
+        with pytest.raises(ValueError, match=r"^01_some.yaml, .*\.$") as raised:
+            load(path)
+        assert fault in str(raised.value)
 
 
-def frozen_twin(model, eps):
-    """A ResNet-50 with torchvision's frozen layers of that eps, and the model's tensors."""
-    with torch.device("meta"):
-        twin = resnet50(norm_layer=FrozenBatchNorm2d)
-    twin.load_state_dict(model.state_dict(), assign=True)
-    return with_eps(twin.eval(), eps)
+def test_an_unknown_key_is_one_sentence_with_the_nearest_keys():
+    for call in lambda: predict("01-q9"), lambda: quiz("01-a", "01-q9"):
+        with pytest.raises(
+            LookupError, match=r"^There is no question '01-q9'; near it: 01-q\d, .*"
+        ):
+            call()
+    with pytest.raises(LookupError, match="near it: 0"):
+        find("1-a")
 
 
-def with_eps(model, eps):
-    for module in model.modules():
-        if isinstance(module, (nn.BatchNorm2d, FrozenBatchNorm2d)):
-            module.eps = eps
-    return model
-
-
-def features(model, x=None):
-    """Outputs of the stages by name, cloned; x (1,3,H,W) is an image of the model's own dtype."""
-    found = {}
-    x = image(dtype=next(model.parameters()).dtype) if x is None else x
-    with torch.no_grad():
-        for name, stage in stages(model).items():
-            x = stage(x)
-            found[name] = x.clone()
-    return found
-
-
-def relative(a, b):
-    return float((a.double() - b.double()).abs().max() / a.double().abs().max())
-
-
-def test_only_the_normalization_layers_differ(plain):
-    frozen = frozen_twin(plain, eps=0.0)
-    tensors = frozen.state_dict()
-    assert len(tensors) == 267
-    assert all(torch.equal(tensors[k], plain.state_dict()[k]) for k in tensors)
-
-    names = {f"layer{n}": f"layer{n}" for n in range(1, 5)}
-    with torch.no_grad():
-        got = IntermediateLayerGetter(plain, names)(image())
-    expected = features(plain)
-    assert all(torch.equal(got[name], expected[name]) for name in names)
-
-    # eps alone decides: the same frozen layers part from it with 0 and follow it with 1e-5.
-    assert relative(expected["layer4"], features(frozen)["layer4"]) > 1e-4
-    assert relative(expected["layer4"], features(with_eps(frozen, 1e-5))["layer4"]) < 1e-5
-
-    body = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None).backbone.body
-    assert next(iter(body)) == "conv1"
-
-
-def test_the_eps_effect_is_at_least_80_times_the_rounding(plain):
-    twin = copy.deepcopy(plain).double()
-    expected = features(twin)["layer4"]
-    rounding = relative(expected, features(plain)["layer4"])
-    effect = relative(expected, features(with_eps(twin, 0.0))["layer4"])
-    assert effect >= 80 * rounding
-    assert min(m.running_var.min() for m in plain.modules() if isinstance(m, nn.BatchNorm2d)) > 0
-
-
-def test_where_no_variance_is_small_eps_counts_for_little():
-    """In the small trained ResNet, the effect that the question on the size speaks of."""
-    body = load("detector")
-    twin, x = copy.deepcopy(body).double(), body.normalize(image(224))
-    expected = features(twin, x.double())["layer4"]
-    rounding = relative(expected, features(body, x)["layer4"])
-    effect = relative(expected, features(with_eps(twin, 0.0), x.double())["layer4"])
-    assert 10 * rounding < effect < 1e-4
-    layers = [m for m in body.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert min(m.running_var.min() for m in layers) > 0.1
-
-
-def test_small_variances_suffer_most():
-    v = torch.tensor([1.0, 1e-3, 1e-4], dtype=torch.float64)
-    weight = torch.tensor([[1.0], [7.0]], dtype=torch.float64)
-    trained, run = (weight * (v + eps).rsqrt() for eps in (1e-3, 1e-5))
-    factor = run / trained
-    assert (factor.diff() > 0).all()
-    torch.testing.assert_close(factor[0], factor[1])
-    assert [f"{f:.4f}" for f in factor[0]] == ["1.0005", "1.4072", "3.1623"]
-
-
-@pytest.mark.parametrize("eps", [0.0, 1e-5, 1e-3])
-@pytest.mark.parametrize("x", [torch.ones(1, 3, 96, 96), image()], ids=["ones", "random"])
-def test_the_same_frozen_layer_on_both_sides_agrees_with_any_eps(plain, eps, x):
-    a, b = (features(frozen_twin(plain, eps), x)["layer4"] for _ in range(2))
-    np.testing.assert_almost_equal(a.numpy(), b.numpy())
-
-
-def test_lite0_without_eps_is_nan():
-    model = load_lite0()
-    layers = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert {m.eps for m in layers} == {1e-3}
-    assert sum(int((m.running_var == 0).sum()) for m in layers) == 130
-    x = model.normalize(image(64))
-    with torch.no_grad():
-        assert model(x).isfinite().all()
-        assert with_eps(model, 0.0)(x).isnan().all()
-
-
-def test_eval_changes_nothing_in_a_frozen_layer():
-    layer = FrozenBatchNorm2d(3).train()
-    before = {k: v.clone() for k, v in layer.state_dict().items()}
-    in_train = layer(image())
-    assert torch.equal(in_train, layer.eval()(image())) and not layer.training
-    assert all(torch.equal(v, before[k]) for k, v in layer.state_dict().items())
-
-
-def test_loading_a_state_dict_does_not_change_eps():
-    trained, other = nn.BatchNorm2d(3, eps=1e-3), nn.BatchNorm2d(3)
-    assert "eps" not in trained.state_dict()
-    assert "All keys matched" in repr(other.load_state_dict(trained.state_dict(), strict=True))
-    assert (trained.eps, other.eps) == (1e-3, 1e-5)
-
-
-def test_assert_almost_equal_is_absolute():
-    assert np.spacing(np.float32(1000)) == pytest.approx(6.1e-5, rel=1e-2)
-    for size in 1e-9, 1.0, 1000.0:
-        np.testing.assert_almost_equal(size, size + 1.4e-7)
-        with pytest.raises(AssertionError):
-            np.testing.assert_almost_equal(size, size + 1.6e-7)
-    np.testing.assert_approx_equal(1000, 1000 + 1e-4)
-
-
-def test_only_coco_weights_still_have_eps_0(monkeypatch):
-    plain = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None)
-    assert not any(isinstance(m, FrozenBatchNorm2d) for m in plain.modules())
-    detector = plain.state_dict()
-    backbone = {
-        k.removeprefix("backbone.body."): v
-        for k, v in detector.items()
-        if k.startswith("backbone.body.")
-    }
-    backbone |= {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
-    coco, imagenet = FasterRCNN_ResNet50_FPN_Weights.COCO_V1, ResNet50_Weights.IMAGENET1K_V1
-    states = {coco: detector, imagenet: backbone}
-    # The builders' own code runs; only the download is replaced.
-    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda self, *_, **__: states[self])
-
-    def frozen_eps(**weights):
-        body = fasterrcnn_resnet50_fpn(**weights).backbone.body
-        return [m.eps for m in body.modules() if isinstance(m, FrozenBatchNorm2d)]
-
-    assert frozen_eps() == [1e-5] * 53
-    assert frozen_eps(weights=coco) == [0.0] * 53
-    assert frozen_eps(weights=None, weights_backbone=imagenet) == [1e-5] * 53
-    assert nn.BatchNorm2d(1).eps == 1e-5
-
-
-def compare_layers():
-    """[code path, bit-identical?, within 1e-5?] of the two layers with equal eps, on this path."""
-    generator = torch.Generator().manual_seed(0)
-    bn, frozen = nn.BatchNorm2d(64).eval(), FrozenBatchNorm2d(64)
-    for tensor in bn.weight.data, bn.bias.data, bn.running_mean, bn.running_var:
-        tensor.copy_(torch.rand(64, generator=generator) + 0.1)
-    frozen.load_state_dict(bn.state_dict())
-    x = torch.rand(1, 64, 32, 32, generator=generator)
-    with torch.no_grad():
-        a, b = bn(x), frozen(x)
-    path = torch.backends.cpu.get_cpu_capability()
-    return [path, torch.equal(a, b), relative(a, b) <= 1e-5]
-
-
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="the paths are those of x86-64")
-def test_bit_identity_depends_on_the_processor_path():
-    _, _, within = compare_layers()
-    assert within  # whether they are identical here is the processor's affair: nothing to assert
-    command = [sys.executable, "-c", "import test_questions as t; print(t.compare_layers())"]
-    environment = os.environ | {"ATEN_CPU_CAPABILITY": "default"}
-    environment["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['DEFAULT', True, True]"
-
-
-def pages():
-    """(notebook, key) for every question that a notebook asks."""
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        code = "".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code")
-        for call in re.findall(r"(?:predict|quiz)\(([^)]*)\)", code):
-            for key in re.findall(r'"([^"]+)"', call):
-                yield pytest.param(notebook, key, id=f"{path.stem}-{key}")
-
-
-@pytest.mark.parametrize(("notebook", "key"), list(pages()))
-def test_the_feedback_in_the_page_is_this_tables(notebook, key):
-    models = notebook["metadata"]["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
-    html = [model["state"].get("value") for model in models.values()]
-    for option in QUESTIONS[key].options:
-        assert panel(option.right, "Right" if option.right else "Wrong", option.reason) in html
+def test_a_question_is_text_and_html_that_opens_on_the_reasons(tmp_path, monkeypatch):
+    (tmp_path / "01_some.yaml").write_text(GOOD, "utf-8")
+    monkeypatch.setattr(questions, "FOLDER", tmp_path)
+    shown = predict("01-a")._repr_mimebundle_()
+    assert shown["text/plain"] == "Is `a < b`?\n   A. No\n   B. Yes"
+    html = re.sub(r' style="[^"]*"', "", shown["text/html"]).replace("\n", "")
+    assert html == (
+        "<div><p><strong>Is <code>a &lt; b</code>?</strong></p>"
+        "<details><summary>A. No</summary>"
+        "<p><strong>Right:</strong> It is &amp; stays <code>a &gt; b</code>.</p></details>"
+        "<details><summary>B. Yes</summary>"
+        "<p><strong>Wrong:</strong> It is not.</p></details></div>"
+    )
+    two = quiz("01-a", "01-a")
+    assert repr(two).startswith("1. Is `a") and "\n\n2. Is `a" in repr(two)
+    assert two._repr_mimebundle_()["text/html"].count("<details") == 4

@@ -14,7 +14,7 @@ def norm(channels=3, **settings):
     return nn.BatchNorm2d(channels, **settings).double()
 
 
-def test_it_divides_by_the_biased_and_stores_the_unbiased_variance():
+def test_the_biased_variance_divides_the_unbiased_is_stored():
     x = batch(2, 3, 1, 1)
     layer = norm(momentum=1.0, eps=1e-12)
     y = layer(x)
@@ -27,7 +27,7 @@ def test_it_divides_by_the_biased_and_stores_the_unbiased_variance():
     torch.testing.assert_close(norm()(x), running(x))  # running_var is not read
 
 
-def test_at_batch_size_one_the_variance_between_images_is_missing():
+def test_batches_of_one_miss_the_variance_between_images():
     x = batch(64, 3, 8, 8) + 2 * batch(64, 3, 1, 1, seed=1)
     one, all_at_once = norm(momentum=None), norm(momentum=None)
     shuffled = norm(momentum=None)

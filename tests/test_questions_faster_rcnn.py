@@ -5,12 +5,14 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
 from helpers.faster_rcnn import level_of, walk
 from helpers.inputs.scenes import scenes
+from helpers.networks.backbones import load
 from helpers.networks.detector import load_detector
 
 
@@ -39,7 +41,7 @@ def linear():
 
 def test_receptive_fields(linear):
     """The widest of neighboring cells; the figures of notebook 06, by gradients."""
-    x = torch.zeros(1, 3, 32, 1024, dtype=torch.double, requires_grad=True)
+    x = torch.zeros(1, 3, 32, 640, dtype=torch.double, requires_grad=True)
     body = linear.body(x)
     pyramid = linear.fpn(body)
     maps = {"C2": body["0"], "C5": body["3"], "P2": pyramid["0"]}
@@ -72,22 +74,37 @@ def test_p6_proposes_and_is_not_pooled_from():
     assert torch.equal(walks[0].pyramid["P6"], walks[0].pyramid["P5"][..., ::2, ::2])
 
 
+def test_the_relu_overwrites_bn1():
+    resnet = load("resnet50").requires_grad_(False)
+    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    wanted = resnet.bn1(resnet.conv1(x))
+    returned = IntermediateLayerGetter(resnet, {"bn1": "bn1", "layer1": "layer1"})(x)["bn1"]
+    assert wanted.min() < 0 and torch.equal(returned, wanted.relu())
+
+
 def test_nms_of_the_rpn_is_per_level():
     model = load_detector()
     for image, _ in scenes(10, 2018):
         walked = walk(model, image)
         same = walked.proposed_by[:, None] == walked.proposed_by
-        overlaps = _overlaps(walked.proposals)
+        overlaps = box_iou(walked.proposals, walked.proposals).fill_diagonal_(0)
         assert overlaps[same].max() <= 0.7
         if overlaps[~same].max() > 0.8:
             return
     raise AssertionError("no two proposals of different levels have an IoU of 0.8")
 
 
-def _overlaps(boxes):
-    overlaps = box_iou(boxes, boxes)
-    overlaps.fill_diagonal_(0)
-    return overlaps
+def test_default_anchors_propose_few_small_boxes():
+    sizes = {"right": load_detector(), "default": load_detector()}
+    sizes["default"].rpn.anchor_generator = AnchorGenerator(
+        tuple((size,) for size in (32, 64, 128, 256, 512)), ((0.5, 1.0, 2.0),) * 5
+    )
+    images = [image for image, _ in scenes(4, 2018)]
+    small = {
+        name: (torch.cat([walk(model, image).sides for image in images]) < 24).double().mean()
+        for name, model in sizes.items()
+    }
+    assert small["right"] > 0.5 and small["default"] < 0.1
 
 
 def test_what_notebook_06_says_to_raise_an_error_does():

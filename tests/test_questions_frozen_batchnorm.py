@@ -1,6 +1,7 @@
 """Proofs of the answers about freezing."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -29,9 +30,12 @@ def filled(layer):
     return layer
 
 
-def moved(network, step):
+def moved(network, optimizer=torch.optim.SGD):
+    """What a step of training changes."""
     before = copy.deepcopy(network.state_dict())
-    step()
+    steps = optimizer(network.parameters(), lr=0.1, weight_decay=0.1)
+    network.train()(uniform(2, 3, 5, 5)).square().sum().backward()
+    steps.step()
     return [name for name, tensor in network.state_dict().items() if not tensor.equal(before[name])]
 
 
@@ -48,21 +52,16 @@ def kept(network, x):
     return sum(storage.nbytes() for at, storage in storages.items() if at not in stays)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
-def test_a_training_step_moves_nothing_in_a_frozen_layer(optimizer, momentum):
-    settings = {"momentum": momentum} if optimizer is torch.optim.SGD else {}
-    network = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), filled(FrozenBatchNorm2d(4)))
-    steps = optimizer(network.parameters(), lr=0.1, weight_decay=0.1, **settings)
-
-    def step():
-        network.train()(uniform(2, 3, 5, 5)).square().sum().backward()
-        steps.step()
-
-    assert moved(network, step) == ["0.weight"]
-    assert not any(tensor.requires_grad for tensor in network[1].buffers())
-    ordinary = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), filled(nn.BatchNorm2d(4)))
-    assert len(moved(ordinary, lambda: ordinary(uniform(2, 3, 5, 5)))) == 3
+def test_a_training_step_moves_no_frozen_layer():
+    for optimizer in (
+        partial(torch.optim.SGD, momentum=0.0),
+        partial(torch.optim.SGD, momentum=0.9),
+        torch.optim.AdamW,
+    ):
+        network = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), filled(FrozenBatchNorm2d(4)))
+        assert moved(network, optimizer) == ["0.weight"]
+        ordinary = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), filled(nn.BatchNorm2d(4)))
+        assert len(moved(ordinary, optimizer)) == 6
 
 
 def test_a_reloaded_detector_is_another_function():
@@ -80,7 +79,7 @@ def test_a_reloaded_detector_is_another_function():
     assert all(m.training and m.track_running_stats for m in layers)
 
 
-def test_few_channels_put_the_last_stage_nearly_as_far_off_as_all():
+def test_few_channels_are_nearly_as_wrong_as_all():
     """Each layer gets the right eps channel by channel, here without the mend."""
     lite0 = load_lite0().double()
     images = lite0.normalize(load_all().double())
@@ -112,7 +111,6 @@ def test_few_channels_put_the_last_stage_nearly_as_far_off_as_all():
     assert off(lambda v: v >= 0) == (21_008, pytest.approx(0.224, abs=5e-4))
     assert off(lambda v: (v > 0) & (v < 1e-3)) == (509, pytest.approx(0.212, abs=1e-3))
     assert off(lambda v: (v >= 1e-3) & (v < 1e-2)) == (1_393, pytest.approx(0.157, abs=1e-3))
-    assert off(lambda v: (v == 0) | (v >= 1e-3)) == (20_499, pytest.approx(0.163, abs=1e-3))
     assert off(lambda v: v >= 1e-2) == (18_976, pytest.approx(0.024, abs=5e-4))
     assert off(lambda v: v == 0) == (130, pytest.approx(0, abs=1e-12))
     assert ((1e-2 + 1e-3) / (1e-2 + 1e-5)) ** 0.5 < 1.05
@@ -158,17 +156,8 @@ def test_under_autocast_the_frozen_layer_keeps_more():
 def test_requires_grad_does_not_stop_the_statistics():
     network = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), filled(nn.BatchNorm2d(4)))
     network[1].requires_grad_(False)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, weight_decay=0.1)
-    x = uniform(2, 3, 5, 5)
-
-    def step():
-        network.train()(x).square().sum().backward()
-        optimizer.step()
-
     statistics = ["1.running_mean", "1.running_var", "1.num_batches_tracked"]
-    assert moved(network, step) == ["0.weight", *statistics]
-    y = ((network(x) - network[1].bias.view(-1, 1, 1)) / network[1].weight.view(-1, 1, 1)).detach()
-    torch.testing.assert_close(y.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
+    assert moved(network) == ["0.weight", *statistics]
 
 
 def test_trainable_layers_are_ignored_without_weights():
@@ -210,7 +199,7 @@ def test_the_mend_is_lost_in_train_mode():
     torch.testing.assert_close(layer.running_var, other.running_var)  # nothing is left of it
 
 
-def test_what_is_kept_depends_on_how_the_layer_is_written():
+def test_what_is_kept_depends_on_the_formula():
     x = uniform(1, 64, 32, 32).requires_grad_()
     ordinary = nn.BatchNorm2d(64).eval().requires_grad_(False)
     assert kept(ordinary, x) >= x.nbytes

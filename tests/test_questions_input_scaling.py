@@ -81,7 +81,7 @@ def test_torchvision_pads_with_the_mean_color():
     assert not torch.allclose(batch[0, :, -1, -1], black)
 
 
-def test_turning_the_first_convolution_is_turning_the_image():
+def test_turning_a_convolution_is_turning_the_image():
     weight, image = pixels(4, 3, 3, 3), pixels(1, 3, 8, 8, seed=1)
     torch.testing.assert_close(F.conv2d(image.flip(1), weight), F.conv2d(image, weight.flip(1)))
     assert not torch.allclose(F.conv2d(image.flip(1), weight), F.conv2d(image, weight.flip(0)))

@@ -90,9 +90,8 @@ def test_make_alone_prints_help():
         assert re.search(rf"^make {target} ", run.stdout, re.M)
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_targets_exist(target):
-    run = make("-n", target)
+def test_targets_exist():
+    run = make("-n", *TARGETS)
     assert run.returncode == 0, run.stderr
 
 
@@ -109,28 +108,30 @@ def test_an_unknown_torch_is_refused():
     assert run.returncode != 0 and "TORCH is cpu" in run.stderr
 
 
-def test_arguments_reach_jupyterlab():
-    run = make("-n", "lab", "ARGS=--no-browser --port 9000")
-    assert run.stdout.rstrip().endswith("--no-browser --port 9000")
+def test_jupyterlab_gets_its_settings_and_its_arguments():
+    before, _, after = make("-n", "lab", "ARGS=--port 9000").stdout.partition(
+        "jupyter lab --LabApp"
+    )
+    assert "cp jupyter/overrides.json .venv/share/jupyter/lab/settings\n" in before
+    assert after.rstrip().endswith("--port 9000")
 
 
-@pytest.mark.parametrize("version", [(3, 10, 13), (2, 7, 18), None])
-def test_an_older_python_is_refused_in_one_sentence(version, tmp_path):
+def test_an_older_python_is_refused_in_one_sentence(tmp_path):
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / "tools").mkdir()
     shutil.copy(ROOT / "tools" / "sound.py", tmp_path / "tools")
     old = tmp_path / "old-python"
-    if version:
-        old.write_text(
-            f"#!{sys.executable}\nimport sys\nsys.version_info = {version}\nexec(sys.argv[2])\n"
-        )
-        old.chmod(0o755)
-    run = make("lab", f"PYTHON={old}", cwd=tmp_path)
-    assert run.returncode != 0
-    sentence, *rest = run.stderr.splitlines()
-    assert sentence.startswith("Python 3.11 or newer is needed") and str(old) in sentence
-    assert all(line.startswith("make") for line in rest)
-    assert not (tmp_path / ".venv").exists()
+    for version in (None, (3, 10, 13), (2, 7, 18)):
+        if version:
+            lines = [f"#!{sys.executable}", "import sys"]
+            lines += [f"sys.version_info = {version}", "exec(sys.argv[2])"]
+            old.write_text("\n".join(lines))
+            old.chmod(0o755)
+        run = make("lab", f"PYTHON={old}", cwd=tmp_path)
+        sentence, *rest = run.stderr.splitlines()
+        assert run.returncode and sentence.startswith("Python 3.11 or newer is needed")
+        assert str(old) in sentence and all(line.startswith("make") for line in rest)
+        assert not (tmp_path / ".venv").exists()
 
 
 def test_the_readme_names_commands_that_exist():
@@ -167,10 +168,6 @@ def site(tmp_path):
     return site
 
 
-def test_a_whole_environment_is_kept(site, tmp_path):
-    assert sound.broken_package(site, tmp_path) is None
-
-
 @pytest.mark.parametrize(
     "harm, why",
     [
@@ -186,6 +183,7 @@ def test_a_whole_environment_is_kept(site, tmp_path):
     ],
 )
 def test_a_half_installed_package_is_noticed(harm, why, site, tmp_path):
+    assert sound.broken_package(site, tmp_path) is None
     harm(site)
     assert why in sound.broken_package(site, tmp_path)
 

@@ -19,8 +19,8 @@ RUN = make.Run("train", 2, make.MAIN, 0.01, 0)
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    sizes = {"UPDATES": 2, "EVERY": 1, "TEST": 16, "FEW": 4, "MEASURED": 16}
-    sizes |= {"CALIBRATION": 8, "CALIBRATION_BATCH": 4}
+    sizes = {"UPDATES": 1, "EVERY": 1, "TEST": 16, "FEW": 2, "MEASURED": 16}
+    sizes |= {"CALIBRATION": 4, "CALIBRATION_BATCH": 2}
     for name, value in sizes.items():
         monkeypatch.setattr(make, name, value)
     for cached in (make.test_scenes, make.calibration_images, make.updates):
@@ -60,10 +60,8 @@ def test_images_of_training_test_and_recalibration_are_different_ones(monkeypatc
 @pytest.mark.parametrize(
     ("run", "readings"),
     [
-        (RUN, STATISTICS_SOURCES),
         (RUN._replace(kind="train, affine frozen", batch_size=16), STATISTICS_SOURCES),
-        (RUN._replace(kind="frozen"), ["stored"]),
-        (RUN._replace(kind="eval", batch_size=1), ["stored"]),
+        (RUN._replace(kind="eval", batch_size=4), ["stored"]),
         (RUN._replace(kind=make.FLOAT64, batch_size=16), ["stored"]),
         (RUN._replace(kind=make.RECALIBRATED, batch_size=16), ["stored"]),
         (RUN._replace(kind="group", batch_size=16), ["none"]),
@@ -71,19 +69,15 @@ def test_images_of_training_test_and_recalibration_are_different_ones(monkeypatc
     ],
 )
 def test_the_rows_of_a_run(run, readings):
-    found = make.do(run)
-    assert sorted(row[len(run)] for row in found["runs"]) == sorted(readings)
-    for name, values in found.items():
+    rows = make.do(run)
+    assert sorted(row[len(run)] for row in rows["runs"]) == sorted(readings)
+    for name, values in rows.items():
         assert all(len(row) == len(make.COLUMNS[name]) for row in values)
         assert all(row[: len(run)] == run for row in values)
     trains = "untrained" not in run.kind
     ways = 2 if run.kind in make.TRAINING else 1
-    assert len(found["curves"]) == trains * ways * make.UPDATES / make.EVERY
-    assert len(found["distances"]) == (5 if run.kind in make.TRAINING else 0)
-
-
-def test_a_run_again_gives_the_same_rows():
-    assert make.do(RUN) == make.do(RUN)
+    assert len(rows["curves"]) == trains * ways * make.UPDATES / make.EVERY
+    assert len(rows["distances"]) == (5 if run.kind in make.TRAINING else 0)
 
 
 def test_an_interrupted_table_goes_on_and_a_check_runs_again(tmp_path, monkeypatch, capsys):

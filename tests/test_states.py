@@ -37,16 +37,16 @@ def batchnorm(
 
 
 def differing(**errors):
-    found = agreement(lambda *args: batchnorm(*args, **errors))
-    return {state: [n for n, same in agree.items() if not same] for state, agree in found.items()}
+    states = agreement(lambda *args: batchnorm(*args, **errors))
+    return {state: [n for n, same in agree.items() if not same] for state, agree in states.items()}
 
 
 def test_the_right_one_agrees_in_every_state():
-    found = agreement(batchnorm)
-    assert list(found) == list(STATES)
-    assert all(all(agree.values()) for agree in found.values())
+    states = agreement(batchnorm)
+    assert list(states) == list(STATES)
+    assert all(all(agree.values()) for agree in states.values())
     everything = ["train", "eval", "running_mean", "running_var", "num_batches_tracked"]
-    columns = {state: list(agree) for state, agree in found.items()}
+    columns = {state: list(agree) for state, agree in states.items()}
     assert columns.pop("track_running_stats=False") == ["train", "eval"]
     assert all(names == everything for names in columns.values())
 
@@ -72,7 +72,7 @@ def test_the_cumulative_average_is_seen_too():
 
 def test_table():
     text = table({"as built": {"train": True, "eval": False}})
-    assert text.splitlines() == [
+    assert repr(text).splitlines() == [
         "          train   eval     running_mean  running_var  num_batches_tracked",
         "as built  agrees  DIFFERS  -             -            -",
     ]

@@ -26,10 +26,10 @@ CROP = """
 
 
 def taken() -> Image.Image:
-    with tempfile.TemporaryDirectory() as folder, lab.headless(lab.find_chromium()) as browser:
+    with tempfile.TemporaryDirectory() as folder, lab.headless() as browser:
         file = Path(folder, "page.html")
         file.write_text(page(NOTEBOOK), encoding="utf-8")
-        with lab.clean_page(browser, file.as_uri(), lab.ABOUT_ITSELF, device_scale_factor=2) as tab:
+        with lab.clean_page(browser, file.as_uri(), device_scale_factor=2) as tab:
             tab.add_style_tag(content=CROP)
             explorer = tab.locator(".norm-explorer")
             explorer.get_by_role("button", name=PRESET).click()

@@ -1,10 +1,10 @@
 """Train the scene detector: python -m data.checkpoints.make [--norm group] [--out FOLDER]
 
 Writes detector.pt and its model card, README.md, and prints the sha256 to write into
-helpers/networks/detector.py. With --norm group, the one that notebook 04 compares with, in
-group_norm/. One thread, about 15 minutes; interrupted, the next call goes on from training.part.
-On one machine and with one seed, every run gives the same weights bit for bit. Needs pycocotools,
-for COCO's AP.
+helpers/networks/detector.py. With --norm group it trains the detector that notebook 04 compares
+with, in group_norm/. It takes one thread and about 15 minutes; after an interruption the next call
+goes on from training.part. On one machine, one seed gives the same weights bit for bit. COCO's AP
+needs pycocotools.
 """
 
 import argparse
@@ -43,7 +43,7 @@ HELD_OUT_SEED = 1
 HELD_OUT = 300  # scenes
 SAVE_EVERY = 100  # steps
 
-NORMS = {  # the layers; what the card says of them, of their statistics, and of another seed
+NORMS = {  # name → layers; what the card says of them, of their statistics, of another seed
     "batch": (
         nn.BatchNorm2d,
         "batch normalization",
@@ -110,10 +110,11 @@ def train(
     norm: str = "batch",
     build: Callable[[], FasterRCNN] | None = None,
 ) -> tuple[FasterRCNN, float]:
-    """The trained model, `detector` or what `build` makes, and its minutes of processor time.
+    """Train `detector`, or what `build` makes; return it in eval mode, and its minutes of CPU time.
 
-    `part` keeps what an interrupted call has done, for the next one. Step k draws its images from
-    scenes' seed 1,000,000·(seed + 1) + k.
+    `part` is the file from which the next call goes on after an interruption. Step k draws its
+    images from scenes' seed 1,000,000·(seed + 1) + k. Raises SystemExit if `part` was begun with
+    other arguments.
     """
     torch.manual_seed(seed)
     model = build() if build else detector(NORMS[norm][0])
@@ -156,7 +157,7 @@ def train(
 
 
 def table(model: FasterRCNN, count: int = HELD_OUT) -> str:
-    """Markdown: recall and false positives on held-out scenes, shifted, and fed wrongly."""
+    """Write a table in Markdown: scores on held-out scenes, also shifted, also fed wrongly."""
     held_out = scenes(count, HELD_OUT_SEED)
     sets = {
         f"images {name}": [(change(image), target) for image, target in held_out]
@@ -173,6 +174,7 @@ def table(model: FasterRCNN, count: int = HELD_OUT) -> str:
 
 
 def card(model: FasterRCNN, file: Path, given: argparse.Namespace, minutes: float) -> str:
+    """Write the model card of `file`, which holds `model`."""
     held_out = scenes(given.held_out, HELD_OUT_SEED)
     precision, at_half = coco.average_precision(detect(model, held_out, batch_size=1), held_out)
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -1,9 +1,9 @@
-"""Record what the real MXNet computes: the three files mxnet_*.json.
+"""Record again what the real MXNet computes, and compare: python -m data.golden.make
 
 Needs an environment of its own, Python 3.11 at most: pip install mxnet==1.9.1 numpy==1.23.5
-The inputs are those of the stored mxnet_batchnorm.json and mxnet_rescale.json, which it compares.
-mxnet_first_layer.json it writes if missing: delete that file to record it anew. Of GluonCV it only
-has the Rescale layer, written out with the constants of 0.2.0: README.md.
+The inputs are those of the stored mxnet_batchnorm.json and mxnet_rescale.json. Where
+mxnet_first_layer.json is missing, it is written. GluonCV's Rescale layer is written out here, with
+the constants of 0.2.0 (README.md).
 """
 
 import json
@@ -22,7 +22,7 @@ STATE = ("gamma", "beta", "running_mean", "running_var")
 
 
 def layer_of(case, parameters):
-    """A new BatchNorm with the recorded settings and parameters."""
+    """Make a BatchNorm with the recorded settings and parameters."""
     settings = case["kwargs"]
     layer = gluon.nn.BatchNorm(
         momentum=settings["momentum"],
@@ -39,52 +39,55 @@ def layer_of(case, parameters):
 
 
 def state(layer):
+    """Read parameters and statistics as nested lists."""
     return {name: getattr(layer, name).data().asnumpy().tolist() for name in STATE}
 
 
 def gradients(layer, x):
-    found = {"dx": x.grad.asnumpy().tolist()}
+    """Read the gradients as nested lists; None for a parameter that is not trained."""
+    read = {"dx": x.grad.asnumpy().tolist()}
     for name in ("gamma", "beta"):
         parameter = getattr(layer, name)
-        found[f"d{name}"] = (
+        read[f"d{name}"] = (
             None if parameter.grad_req == "null" else parameter.grad().asnumpy().tolist()
         )
-    return found
+    return read
 
 
 def record_case(case, recorded):
-    """What a layer computes in predict mode, and in training before and after its backward."""
+    """Record what a layer computes in predict mode, and in training before and after backward."""
     x, dy = mx.nd.array(recorded["x"]), mx.nd.array(recorded["dy"])
     x.attach_grad()
-    found = {}
+    again = {}
     layer = layer_of(case, recorded["params"])
-    found["predict_y"] = layer(x).asnumpy().tolist()
-    found["predict_state_after"] = state(layer)
+    again["predict_y"] = layer(x).asnumpy().tolist()
+    again["predict_state_after"] = state(layer)
 
     layer = layer_of(case, recorded["params"])
     with autograd.record():
         y = layer(x)
-    found["train_y"] = y.asnumpy().tolist()
-    found["train_state_after_forward_only"] = state(layer)
+    again["train_y"] = y.asnumpy().tolist()
+    again["train_state_after_forward_only"] = state(layer)
     y.backward(dy)
-    found["train_state_after_backward"] = state(layer)
-    found |= {f"train_{name}": value for name, value in gradients(layer, x).items()}
+    again["train_state_after_backward"] = state(layer)
+    again |= {f"train_{name}": value for name, value in gradients(layer, x).items()}
 
     for _ in range(2):
         with autograd.record():
             y = layer(x)
         y.backward(dy)
     mx.nd.waitall()
-    found["state_after_3_train_steps"] = state(layer)
-    return found
+    again["state_after_3_train_steps"] = state(layer)
+    return again
 
 
 def record_first_layer(recorded):
-    """BatchNorm on raw input, then a trainable factor: does a training step move its statistics?
+    """Record whether a training step moves the statistics of a BatchNorm on raw input.
 
-    Nothing before the layer needs a gradient. Once with its own beta trained, once without.
+    Behind it stands a trainable factor; nothing before it needs a gradient. Recorded once with its
+    own beta trained, once without.
     """
-    x, found = mx.nd.array(recorded["x"]), {}
+    x, cases = mx.nd.array(recorded["x"]), {}
     for name in ("scaleF", "scaleF_centerF"):
         layer = layer_of(recorded["cases"][name], recorded["params"])
         factor = mx.nd.ones((1,))
@@ -93,16 +96,16 @@ def record_first_layer(recorded):
             loss = (layer(x) * factor).sum()
         loss.backward()
         mx.nd.waitall()
-        found[name] = {
+        cases[name] = {
             "repr": recorded["cases"][name]["repr"],
             "gradient_of_the_factor": factor.grad.asnumpy().tolist(),
             "state_after_backward": state(layer),
         }
-    return {"meta": {"mxnet": mx.__version__, "numpy": np.__version__}, "cases": found}
+    return {"meta": {"mxnet": mx.__version__, "numpy": np.__version__}, "cases": cases}
 
 
 class Rescale(gluon.HybridBlock):
-    """GluonCV 0.2.0's, model_zoo/faster_rcnn/resnet50_v2a.py, from its two constants."""
+    """Undo normalizing, as in GluonCV 0.2.0, model_zoo/faster_rcnn/resnet50_v2a.py."""
 
     def __init__(self, recorded):
         super().__init__()
@@ -116,7 +119,7 @@ class Rescale(gluon.HybridBlock):
 
 
 def record_rescale(recorded):
-    """From levels to Rescale's output, and its round trip on every level of every channel."""
+    """Record the way from levels to Rescale's output, and the round trip of every level."""
     layer = Rescale(recorded)
     layer.initialize()
 
@@ -149,6 +152,7 @@ def record_rescale(recorded):
 
 
 def close(a, b):
+    """Tell whether all numbers of `a` are in `b` too, to 1e-6."""
     if isinstance(a, dict):
         return all(close(a[key], b[key]) for key in a)
     if a is None or b is None:
@@ -164,11 +168,11 @@ def main():
         if not close(record_case(case, recorded), case)
     ]
     print(f"mxnet_batchnorm.json: {len(recorded['cases']) - len(wrong)} cases as recorded")
-    found, file = record_first_layer(recorded), HERE / "mxnet_first_layer.json"
+    again, file = record_first_layer(recorded), HERE / "mxnet_first_layer.json"
     if not file.exists():
-        file.write_text(json.dumps(found, indent=1) + "\n")
+        file.write_text(json.dumps(again, indent=1) + "\n")
     stored = json.loads(file.read_text())["cases"]
-    for name, case in found["cases"].items():
+    for name, case in again["cases"].items():
         numbers = {key: value for key, value in case.items() if key != "repr"}
         if not close(numbers, stored[name]):
             wrong.append(f"first layer, {name}")

@@ -1,8 +1,6 @@
-"""Remake resnet50_statistics.pt: the running statistics of the stand-in, from the four photos.
+"""Remake the stand-in's running statistics from the four photos: python -m data.stand_in.make
 
-    python -m data.stand_in.make
-
-Prints the sha256 to write into helpers/backbones.py (STATISTICS_SHA256).
+Writes resnet50_statistics.pt, and prints the sha256 to write into helpers/networks/backbones.py.
 """
 
 import os
@@ -18,9 +16,9 @@ from helpers.norms import recalibrate
 def main() -> None:
     model = recalibrate(draw_stand_in(), [load_all()])
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    partial = STATISTICS.with_suffix(".part")
-    torch.save(buffers, partial)
-    os.replace(partial, STATISTICS)
+    part = STATISTICS.with_suffix(".part")
+    torch.save(buffers, part)
+    os.replace(part, STATISTICS)
     print(f'STATISTICS_SHA256 = "{sha256_of(STATISTICS)}"')
 
 

@@ -36,7 +36,7 @@ MAKERS = (torch.empty, torch.full, torch.ones, torch.rand, torch.randn, torch.ze
 
 
 class Count(NamedTuple):
-    """So many `layers` of one class, eps and momentum; None where a layer has none."""
+    """How many `layers` share a class, eps and momentum; None where a layer has none."""
 
     layers: int
     class_name: str
@@ -50,12 +50,13 @@ class Count(NamedTuple):
 
 
 class Census(dict[tuple[str, str], tuple[Count, ...]]):
-    """(builder, weights) → its `Count`s. A notebook shows it as a table, equal rows as one.
+    """A dictionary (builder, weights) → its `Count`s, shown as a table with equal rows as one.
 
     A cell reads "53 FrozenBatchNorm2d 1e-5": number, class, eps; momentum where it is not 0.1.
     """
 
     def table(self) -> list[tuple[str, ...]]:
+        """Return the rows of text, the header first."""
         wirings = list(dict.fromkeys(weights for _, weights in self))
         rows: dict[tuple[str, ...], list[str]] = {}
         for builder in dict.fromkeys(builder for builder, _ in self):
@@ -93,10 +94,11 @@ class Census(dict[tuple[str, str], tuple[Count, ...]]):
 def census(
     builders: Iterable[str] | None = None, weights: Iterable[str] = ("default", "none", "coco")
 ) -> Census:
-    """The normalization layers of `builders`, torchvision's detection family unless given.
+    """Count the normalization layers of `builders`, by default torchvision's detection family.
 
-    `weights`: as for `build`, which makes every model. A builder without COCO weights has no entry
-    for them. Takes seconds, and no network. ValueError for an unknown name or weights.
+    `weights` are as in `build`, which makes every model. A builder without COCO weights has no
+    entry for them. It takes seconds and downloads nothing. Raises ValueError for an unknown name or
+    weights.
     """
     found, weights = Census(), list(weights)
     for name in detection_builders() if builders is None else builders:
@@ -107,7 +109,7 @@ def census(
 
 
 def counts(model: nn.Module) -> tuple[Count, ...]:
-    """How many normalization layers of each class, eps and momentum, in order of appearance."""
+    """Count the normalization layers by class, eps and momentum, in order of appearance."""
     kinds = Counter(
         (type(layer).__name__, getattr(layer, "eps", None), getattr(layer, "momentum", None))
         for layer in norm_layers(model).values()
@@ -116,23 +118,27 @@ def counts(model: nn.Module) -> tuple[Count, ...]:
 
 
 def detection_builders() -> list[str]:
+    """List the names of torchvision's detection builders."""
     return list_models(module=detection)
 
 
 def build(name: str, weights: str = "pretrained") -> nn.Module:
-    """The model that torchvision's builder `name` makes for these weights, without their values.
+    """Build what torchvision's builder `name` makes for these weights, without their values.
 
-    Parameters and buffers are on the meta device: no download, no memory, no random number drawn.
-    Classes, eps, momentum, requires_grad and training flags are those of the real builder, which
-    runs with nothing but the loading left out.
+    Parameters and buffers are on the meta device: nothing is downloaded, no memory filled, no
+    random number drawn. Classes, eps, momentum, requires_grad and training flags are those of the
+    real builder, which runs with only the loading left out.
 
-    `weights`: "pretrained" is a pretrained backbone where the builder lets one choose it, as for
-    detection and segmentation, and else the whole model's weights. "default" is the builder called
-    without arguments: a pretrained backbone, too, but for the _v2 detectors, and for a classifier
-    no weights. "none" is no weights at all, "coco" the detector's own; or give the name of one of
-    its weights, such as "COCO_LEGACY" or torchvision's "DEFAULT".
+    `weights` is one of:
+    - "pretrained": a pretrained backbone where the builder has a choice of it, as for detection and
+      segmentation; else the whole model's weights.
+    - "default": the builder called without arguments. Most detectors then have a pretrained
+      backbone; the _v2 detectors and classifiers have no weights.
+    - "none": no weights at all.
+    - "coco": the detector's own.
+    - the name of one of its weights, such as "COCO_LEGACY" or torchvision's "DEFAULT".
 
-    ValueError for an unknown name (with the nearest ones), and for weights it does not have.
+    Raises ValueError for an unknown name, with the nearest ones, and for weights it does not have.
     """
     arguments = _arguments(name, weights)
     with (
@@ -143,9 +149,9 @@ def build(name: str, weights: str = "pretrained") -> nn.Module:
 
 
 def without_values(builder: Callable[..., nn.Module], *args, **options) -> nn.Module:
-    """What `builder` makes, on the meta device. It draws no random number that others would miss.
+    """Call `builder` so that its model is on the meta device and the random state stays.
 
-    Unlike `with torch.device("meta")` this leaves a builder what it computes with.
+    Unlike `with torch.device("meta")`, this leaves a builder the tensors that it computes with.
     """
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _MakeOnMeta():
         warnings.simplefilter("ignore", FutureWarning)  # on how Inception and GoogLeNet initialize
@@ -153,7 +159,7 @@ def without_values(builder: Callable[..., nn.Module], *args, **options) -> nn.Mo
 
 
 def pretrains_the_backbone(name: str, weights: str = "pretrained") -> bool:
-    """Whether, built for these weights, a backbone comes pretrained and the rest does not."""
+    """Tell whether, built for these weights, the backbone is pretrained and the rest is not."""
     backbone = _parameters(name).get("weights_backbone")
     if backbone is None:
         return False
@@ -179,7 +185,7 @@ def _arguments(name: str, weights: str) -> dict[str, str | None]:
 
 
 def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
-    """Those of a builder's signature. ValueError, with the nearest names, if there is none."""
+    """Read a builder's signature. Raises ValueError, with the nearest names, if there is none."""
     if name not in list_models():
         near = get_close_matches(name.lower(), list_models(), 3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see torchvision's list_models()."
@@ -188,7 +194,7 @@ def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
 
 
 def _coco(name: str) -> str | None:
-    """The name of the builder's newest weights from COCO, if it has any."""
+    """Name the builder's newest weights from COCO, if it has any."""
     _parameters(name)
     default = get_model_weights(name).DEFAULT.name
     return default if default.startswith("COCO") else None

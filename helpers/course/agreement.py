@@ -1,9 +1,11 @@
-"""A BatchNorm written out by hand, held against nn.BatchNorm2d in every state that it can be in."""
+"""A BatchNorm written out by hand, compared with nn.BatchNorm2d in every state of the layer."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+from helpers import text
 
 STATES = {
     "as built": {},
@@ -21,27 +23,22 @@ Agreement = dict[str, dict[str, bool]]
 
 
 def agreement(batchnorm: Callable) -> Agreement:
-    """State → what agrees with nn.BatchNorm2d: the outputs "train" and "eval", and each buffer.
+    """Return for each state of STATES whether outputs and buffers agree with nn.BatchNorm2d.
 
     `batchnorm(x, state, training, momentum, eps)` returns the output (N,C,H,W) and updates `state`,
-    a dict like the layer's state_dict, in place. Three batches that need a gradient in train mode,
-    then one in eval mode, all float64; "agrees" is to 1e-12, and a buffer that needs a gradient
-    does not. What a state does not have, it leaves out.
+    a dict like the layer's state_dict, in place. It runs on three batches in train mode and one in
+    eval mode, all float64 and with a gradient. Values agree within 1e-12; a buffer that needs a
+    gradient does not agree. A buffer that the layer lacks in this state is left out.
     """
     return {name: _agreement(batchnorm, _layer(name)) for name in STATES}
 
 
-def table(agree: Agreement) -> str:
-    """The agreement as text, a line per state."""
+def table(agree: Agreement) -> text.Table:
+    """Lay out an agreement, one row per state."""
     words = {True: "agrees", False: "DIFFERS", None: "-"}
     columns = (*OUTPUTS, *STORED)
-    lines = [("", *columns)]
-    lines += [(name, *(words[found.get(c)] for c in columns)) for name, found in agree.items()]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    cells = [
-        [cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines
-    ]
-    return "\n".join("  ".join(line).rstrip() for line in cells)
+    rows = [(state, *(words[same.get(c)] for c in columns)) for state, same in agree.items()]
+    return text.table(rows, ("", *columns))
 
 
 def _layer(name: str) -> nn.BatchNorm2d:

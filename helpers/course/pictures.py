@@ -1,27 +1,29 @@
-"""The figures that one lesson uses."""
+"""The figures that one lesson uses; each function returns the figure and its description."""
 
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 
 import numpy as np
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 from helpers.batch_statistics import Statistics
+from helpers.course.stored.costs import BASE, Cost, Points
 from helpers.course.stored.runs import BySeed, Difference, mean
 from helpers.faster_rcnn import SURE, Walk
 from helpers.figures import BLACK, BLUE, DPI, ORANGE, PIXELS, SERIES, figure
 from helpers.text import short
 
-Series = Mapping[str, Sequence[tuple[float, float]]]
+ABOVE = {"loc": "lower left", "bbox_to_anchor": (0, 1)}  # the axes, where a legend hides nothing
 
 
 def variance_picture(variances: Mapping[str, Tensor], eps_trained: float, eps_layer: float):
-    """Above, the scale error by running variance; below, the channels at theirs, group by group.
+    """Draw the scale error by running variance, and below it every channel at its variance.
 
     `variances`: group → running variances (C,). The scale error sqrt((v + eps_trained) / (v +
-    eps_layer)) is how many times too large the layer's scale is. Returns the figure and its
-    description. Channels of variance 0 have no place on the axes, and are counted.
+    eps_layer)) is how many times too large the layer's scale is. Channels of variance 0 have no
+    place on the axis and are only counted.
     """
     fig, (top, bottom) = figure(2, 1, height=4.4, sharex=True, height_ratios=(2, 3))
     lowest = min(v[v > 0].min().item() for v in variances.values())
@@ -40,23 +42,22 @@ def variance_picture(variances: Mapping[str, Tensor], eps_trained: float, eps_la
             f"{group} {len(v):,} channels, median variance {short(v.median().item(), 2)} "
             f"(scale off by {short(error, 2)}){zeros}"
         )
-    bottom.set(yticks=range(len(variances)), yticklabels=list(variances), ylim=(len(words), -0.6))
-    bottom.set_xlabel("running variance of a channel (one dot each)")
-    bottom.set_ylim(len(words) - 0.4, -0.6)
+    bottom.set_yticks(range(len(variances)), list(variances))
+    bottom.set(xlabel="running variance of a channel (one dot each)", ylim=(len(words) - 0.4, -0.6))
     run, trained = short(eps_layer), short(eps_trained)
     return fig, f"Scale error by variance, eps {run} instead of {trained}: {'; '.join(words)}."
 
 
 def format_picture(photo: Tensor, stored: Mapping[str, Tensor]):
-    """A photo as it is stored in several formats, each shown as if it were RGB in 0–1.
+    """Show a photo as it is stored in several formats, each as if it were RGB in 0–1.
 
-    Shapes: all (1,3,H,W). Formats less than a 200th of their range apart share a panel. Returns
-    the figure and its description.
+    All have the shape (1,3,H,W). Formats less than a 200th of their range apart share a panel.
     """
     alike: dict[str, Tensor] = {}
     for name, x in stored.items():
         reach = (x.max() - x.min()) / 200
-        names = next((names for names, y in alike.items() if _near(x, y, reach)), None)
+        near = (names for names, y in alike.items() if (x - y).abs().max() < reach)
+        names = next(near, None)
         alike[f"{names}, {name}" if names else name] = alike.pop(names) if names else x
     titles, words = ["photo"], []
     for names, x in alike.items():
@@ -73,39 +74,32 @@ def format_picture(photo: Tensor, stored: Mapping[str, Tensor]):
     return fig, f"A photo in {len(stored)} formats, outside of 0–1: {'; '.join(words)}."
 
 
-def _near(x: Tensor, y: Tensor, reach: Tensor) -> bool:
-    return bool((x - y).abs().max() < reach)
-
-
 def score_picture(rows: Mapping[str, Mapping[str, str]]):
-    """Recall and false positives by what happened to the input, the best recall first.
+    """Draw recall and false positives by what happened to the input, the best recall first.
 
-    `rows`: name → "recall" and "false_positives", as text. Returns the figure and its description.
+    `rows`: name → "recall" and "false_positives", as text.
     """
     order = sorted(rows, key=lambda name: float(rows[name]["recall"]), reverse=True)
-    fig, (left, right) = figure(1, 2, height=3.9, sharey=True)
-    words = []
-    for axis, column, color, digits in (
-        (left, "recall", BLUE, 2),
-        (right, "false_positives", ORANGE, 2),
+    fig, axes = figure(1, 2, height=3.9, sharey=True)
+    written: list[list[str]] = []
+    for axis, column, color, label in (
+        (axes[0], "recall", BLUE, "recall at IoU 0.5"),
+        (axes[1], "false_positives", ORANGE, "wrong boxes per image"),
     ):
         values = [float(rows[name][column]) for name in order]
+        written.append([f"{value:.2f}" for value in values])
         bars = axis.barh(order, values, color=color, height=0.6)
-        axis.bar_label(bars, [f"{value:.{digits}f}" for value in values], padding=4, fontsize=10)
-        axis.set_xlim(0, 1.18 * max(values))
-    left.set_xlabel("recall at IoU 0.5")
-    right.set_xlabel("wrong boxes per image")
-    left.invert_yaxis()
-    for name in order:
-        recall, wrong = (float(rows[name][c]) for c in ("recall", "false_positives"))
-        words.append(f"{name} {recall:.2f} and {wrong:.2f}")
+        axis.bar_label(bars, written[-1], padding=4, fontsize=10)
+        axis.set(xlim=(0, 1.18 * max(values)), xlabel=label)
+    axes[0].invert_yaxis()
+    words = (f"{name} {a} and {b}" for name, a, b in zip(order, *written, strict=True))
     return fig, f"Recall, and wrong boxes per image: {'; '.join(words)}."
 
 
 def run_picture(series: Mapping[str, Mapping[int, BySeed]], quantity: str):
-    """Every run a dot, by batch size; a line through the means of each series.
+    """Draw every run as a dot by batch size, and a line through the means of each series.
 
-    `series`: label → batch size → seed → value. Returns the figure and its description.
+    `series`: label → batch size → seed → value.
     """
     fig, axes = figure(height=3.8)
     sizes = sorted({size for runs in series.values() for size in runs})
@@ -124,16 +118,68 @@ def run_picture(series: Mapping[str, Mapping[int, BySeed]], quantity: str):
         words.append(f"{label}: {each}")
     axes.set_xticks(range(len(sizes)), [f"B = {size}" for size in sizes])
     axes.set(ylabel=quantity, ylim=(0, None))
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
+    axes.legend(ncols=3, frameon=False, **ABOVE)
     title = f"{quantity[:1].upper()}{quantity[1:]}"
     return fig, f"{title} by batch size, means of the runs: {'; '.join(words)}."
 
 
-def difference_picture(pairs: Mapping[str, Difference], quantity: str):
-    """A row per comparison: every pair's difference a dot, their mean with its interval a bar.
+def curve_picture(panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]], over: str):
+    """Draw a panel for each quantity: every run a thin line, the means of each series a thick one.
 
-    Returns the figure and its description.
+    `panels`: quantity → label → position → values of the runs there. The positions, which `over`
+    describes, are those of all series, and are drawn equally far apart.
     """
+    fig, axes = figure(1, len(panels), height=4.2, squeeze=False)
+    words = []
+    for axis, (quantity, series) in zip(axes.flat, panels.items(), strict=True):
+        ends = []
+        for number, (label, curve) in enumerate(series.items()):
+            color, marker, line = SERIES[number]
+            (first, *_, last), at = curve, range(len(curve))
+            means = [sum(values) / len(values) for values in curve.values()]
+            # Of marks in one place the first lies on top and is the smallest, so that all are seen.
+            axis.plot(at, list(curve.values()), color=color, lw=0.5)
+            look = {"color": color, "ms": 5 + 1.5 * number, "zorder": 9 - number, "label": label}
+            axis.plot(at, means, ls=line, marker=marker, lw=2, **look)
+            ends.append(f"{label}: {short(means[0])} at {first}, {short(means[-1])} at {last}")
+        axis.set_xticks(at, list(curve))
+        axis.set(xlabel=over, ylim=(0, None))
+        axis.legend(title=quantity, alignment="left", frameon=False, **ABOVE)
+        words.append(f"{quantity[:1].upper()}{quantity[1:]} by {over}. {'; '.join(ends)}.")
+    return fig, " ".join(words)
+
+
+def cost_picture(measured: Mapping[str, Sequence[Cost]], device: str):
+    """Draw the time of every way to normalize over that of BN eval, with its spread.
+
+    `measured`: subject → its costs. A mark is hollow where the two are not told apart.
+    """
+    ways = list(dict.fromkeys(c.way for each in measured.values() for c in each if c.way != BASE))
+    fig, axes = figure(height=0.42 * len(ways) + 2)
+    words = []
+    for number, (subject, each) in enumerate(measured.items()):
+        color, marker, _ = SERIES[number]
+        others = [cost for cost in each if cost.way != BASE]
+        for cost in others:
+            at = ways.index(cost.way) + 0.2 * (number - (len(measured) - 1) / 2)
+            look = {"marker": marker, "ms": 7, "mfc": color if cost.is_resolved else "white"}
+            axes.errorbar(cost.ratio, at, xerr=cost.spread, color=color, **look)
+        axes.plot([], [], ls="", color=color, marker=marker, ms=7, label=subject)
+        words.append(f"{subject}: {'; '.join(f'{cost.way} {cost.words}' for cost in others)}.")
+    for row in range(0, len(ways), 2):
+        axes.axhspan(row - 0.5, row + 0.5, color="#f0f0f0", lw=0, zorder=0)
+    axes.axvline(1, color=BLACK, lw=1.5, zorder=1)
+    axes.set(xscale="log", xlabel=f"← faster     time over {BASE}     slower →")
+    axes.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")
+    axes.xaxis.set_minor_formatter("")
+    axes.set_yticks(range(len(ways)), ways)
+    axes.set_ylim(len(ways) - 0.5, -0.5)
+    axes.legend(ncols=2, frameon=False, **ABOVE)
+    return fig, f"Time over {BASE} on {device}. {' '.join(words)}"
+
+
+def difference_picture(pairs: Mapping[str, Difference], quantity: str):
+    """Draw a row per comparison: each pair's difference a dot, the mean and its interval a bar."""
     fig, axes = figure(height=0.42 * len(pairs) + 1.3)
     for row, found in enumerate(pairs.values()):
         axes.barh(row, found.high - found.low, 0.3, found.low, color=BLUE, alpha=0.3, zorder=1)
@@ -148,11 +194,11 @@ def difference_picture(pairs: Mapping[str, Difference], quantity: str):
 
 
 def batch_picture(channel: Statistics, sizes: Sequence[int]):
-    """A row per batch size: histograms of a batch's images, and what its variance is made of.
+    """Draw for each batch size a typical batch, and what a batch's variance is made of.
 
-    `channel`: Statistics of one channel. Left, a typical batch: all its values filled, those of
-    each image in outline (below 10 images), and the images' means. Right, the mean of a batch's
-    variance, over all batches of that size from the pool. Returns the figure and its description.
+    `channel`: Statistics of one channel. Left are the histogram of the batch, those of its images
+    (below 10 images), and the images' means. Right is the mean of a batch's variance over all
+    batches of that size from the pool.
     """
     fig, axes = figure(len(sizes), 2, height=1.25 * len(sizes) + 0.6, sharex="col", squeeze=False)
     pool = channel.expected_variance(len(channel)).item()
@@ -189,11 +235,10 @@ def batch_picture(channel: Statistics, sizes: Sequence[int]):
 
 
 def block_picture(blocks: Mapping[str, Sequence[tuple[Tensor, bool]]], limit: float):
-    """Every channel at its running variance, layer by layer; per block, how many below `limit`.
+    """Draw every channel at its running variance, and count per block those below `limit`.
 
-    `blocks`: block → its layers in order, each as running variances (C,) and whether to mark them:
-    marked ones are orange triangles. Channels of variance 0 have no place on the log axis, and are
-    not counted as below. Returns the figure and its description.
+    `blocks`: block → its layers in order, each as running variances (C,) and whether to mark them
+    as orange triangles. Channels of variance 0 have no place on the axis, and are not counted.
     """
     fig, axes = figure(height=4.4)
     values = [v.detach().double() for layers in blocks.values() for v, _ in layers]
@@ -218,19 +263,18 @@ def block_picture(blocks: Mapping[str, Sequence[tuple[Tensor, bool]]], limit: fl
     axes.set(yscale="log", xlim=(0, layer), ylim=(row / 2, None), ylabel="running variance")
     axes.set_xticks(ticks, list(blocks), rotation=90, fontsize=9)
     axes.tick_params(axis="x", length=0)
-    held = ", ".join(words) or "none"
-    return fig, (
-        f"Running variance of {sum(map(len, values)):,} channels in {layer} layers. Below "
-        f"{short(limit)}, by block: {held}."
-    )
+    which = f"{sum(map(len, values)):,} channels in {layer} layers"
+    small = f"Below {short(limit)}, by block: {', '.join(words) or 'none'}."
+    return fig, f"Running variance of {which}. {small}"
 
 
-def power_picture(panels: Mapping[str, Series], over: str, quantity: str, line: str | None = None):
-    """A panel for each of `panels`: quantity by `over`, all axes logarithmic and the same.
+def power_picture(
+    panels: Mapping[str, Mapping[str, Points]], over: str, quantity: str, line: str | None = None
+):
+    """Draw a panel for each of `panels`: quantity by `over`, on the same logarithmic axes.
 
-    `panels`: title → label → (x, y) points, the smallest x first; the one labelled `line` is drawn
-    without marks, one that has an x twice without a line. Returns the figure and its description,
-    which has both ends of each.
+    `panels`: title → label → (x, y) points, the smallest x first. The series labelled `line` is
+    drawn without marks, one that has an x twice without a line.
     """
     fig, axes = figure(1, len(panels), height=3.9, sharex=True, sharey=True, squeeze=False)
     words = []
@@ -254,17 +298,16 @@ def power_picture(panels: Mapping[str, Series], over: str, quantity: str, line: 
     return fig, f"{quantity[:1].upper()}{quantity[1:]} by {over}, from, to. {' '.join(words)}"
 
 
-def _ends(points: Sequence[tuple[float, float]]) -> str:
+def _ends(points: Points) -> str:
     (low, first), (high, last) = points[0], points[-1]
     return f"{short(first, 2)} at {short(low, 2)} to {short(last, 2)} at {short(high, 2)}"
 
 
 def box_picture(image: Tensor, walked: Walk, classes: Sequence[str], best: int = 15):
-    """A panel per level that is pooled from, with its `best` proposals, and one with the boxes.
+    """Draw the `best` proposals of each level that is pooled from, and the boxes found.
 
-    `image` (3,H,W) in 0–1, and its walk; `classes`: names by label. Drawn are boxes with a score of
-    at least SURE, beside them the level that they are pooled from. Returns the figure and its
-    description.
+    `image` is (3,H,W) in 0–1, `walked` its walk, `classes` the names by label. The boxes have a
+    score of at least SURE, and beside them stands the level that they are pooled from.
     """
     levels = walked.pooled_from.unique().tolist()
     height = 0.95 * PIXELS / DPI / (len(levels) + 1) * image.shape[1] / image.shape[2] + 0.75
@@ -283,12 +326,8 @@ def box_picture(image: Tensor, walked: Walk, classes: Sequence[str], best: int =
             _draw_box(axis, box * box.new_tensor([columns, rows] * 2), level)
     sure, names = walked.result["scores"] >= SURE, []
     axes.flat[-1].set_title(f"boxes with a score ≥ {SURE}", fontsize=10)
-    for box, label, source in zip(
-        walked.result["boxes"][sure],
-        walked.result["labels"][sure],
-        walked.source[sure],
-        strict=True,
-    ):
+    found = walked.result["boxes"], walked.result["labels"], walked.source
+    for box, label, source in zip(*(each[sure] for each in found), strict=True):
         level = walked.pooled_from[source].item()
         names.append(f"{classes[label]} P{level}")
         _draw_box(axes.flat[-1], box, level, names[-1])

@@ -2,9 +2,8 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from html import escape
 from math import exp, isfinite
 
 import torch
@@ -17,11 +16,11 @@ STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """How a tensor stores a color: with p in 0–1, ((low + (high − low)·p) − mean) / std.
+    """How a tensor stores a color: p in 0–1 becomes ((low + (high − low)·p) − mean) / std.
 
-    `order`, "RGB" or "BGR", is that of the channels, of `mean` and of `std`. `source` says who
-    stores so, and does not count when formats are compared. ValueError for another order, a range
-    that does not rise, and anything but three finite means and three positive stds.
+    `order` is "RGB" or "BGR", for the channels as for `mean` and `std`. Raises ValueError for
+    another order, for a range that does not rise, and for anything but tuples of three finite means
+    and three positive stds.
     """
 
     order: str
@@ -29,7 +28,6 @@ class PixelFormat:
     high: float
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    source: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self):
         if self.order not in ("RGB", "BGR"):
@@ -44,45 +42,27 @@ class PixelFormat:
             raise ValueError(f"std is {self.std}: give three positive numbers.")
 
 
-PLAIN = PixelFormat("RGB", 0, 1, source="photos.load; what torchvision's detectors take")
+PLAIN = PixelFormat("RGB", 0, 1)  # of photos.load, and what torchvision's detectors take
 
 FORMATS = {
-    "torchvision": PixelFormat(
-        "RGB", 0, 1, MEAN, STD,
-        "torchvision 0.29: FasterRCNN's image_mean and image_std, after GeneralizedRCNNTransform",
-    ),
-    "detectron": PixelFormat(
-        "BGR", 0, 255, (102.9801, 115.9465, 122.7717), (1, 1, 1),
-        "py-faster-rcnn, lib/fast_rcnn/config.py: PIXEL_MEANS; maskrcnn-benchmark: PIXEL_MEAN",
-    ),
-    "detectron2": PixelFormat(
-        "BGR", 0, 255, (103.53, 116.28, 123.675), (1, 1, 1),
-        "detectron2, config/defaults.py: PIXEL_MEAN; PIXEL_STD is 1, absorbed into conv1",
-    ),
-    "keras-caffe": PixelFormat(
-        "BGR", 0, 255, (103.939, 116.779, 123.68), (1, 1, 1),
-        'Keras 3, applications/imagenet_utils.py: preprocess_input, mode "caffe"',
-    ),
-    "keras-torch": PixelFormat(
-        "RGB", 0, 1, MEAN, STD,
-        'Keras 3, applications/imagenet_utils.py: preprocess_input, mode "torch"',
-    ),
-    "keras-tf": PixelFormat(
-        "RGB", -1, 1, (0, 0, 0), (1, 1, 1),
-        'Keras 3, applications/imagenet_utils.py: preprocess_input, mode "tf"',
-    ),
-    "mmdet-pytorch": PixelFormat(
-        "RGB", 0, 255, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375),
-        "mmdetection 3, configs/_base_/models/faster-rcnn_r50_fpn.py: data_preprocessor",
-    ),
-    "gluoncv": PixelFormat(
-        "RGB", 0, 1, MEAN, STD,
-        "GluonCV 0.2.0, data/transforms/presets/rcnn.py: to_tensor, then normalize",
-    ),
-}  # fmt: skip
+    # torchvision 0.29: FasterRCNN's image_mean and image_std, after GeneralizedRCNNTransform
+    "torchvision": PixelFormat("RGB", 0, 1, MEAN, STD),
+    # py-faster-rcnn, lib/fast_rcnn/config.py: PIXEL_MEANS; maskrcnn-benchmark: PIXEL_MEAN
+    "detectron": PixelFormat("BGR", 0, 255, (102.9801, 115.9465, 122.7717)),
+    # detectron2, config/defaults.py: PIXEL_MEAN; PIXEL_STD is 1, absorbed into conv1
+    "detectron2": PixelFormat("BGR", 0, 255, (103.53, 116.28, 123.675)),
+    # Keras 3, applications/imagenet_utils.py: the three modes of preprocess_input
+    "keras-caffe": PixelFormat("BGR", 0, 255, (103.939, 116.779, 123.68)),
+    "keras-torch": PixelFormat("RGB", 0, 1, MEAN, STD),
+    "keras-tf": PixelFormat("RGB", -1, 1),
+    # mmdetection 3, configs/_base_/models/faster-rcnn_r50_fpn.py: data_preprocessor
+    "mmdet-pytorch": PixelFormat("RGB", 0, 255, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    # GluonCV 0.2.0, data/transforms/presets/rcnn.py: to_tensor, then normalize
+    "gluoncv": PixelFormat("RGB", 0, 1, MEAN, STD),
+}
 
 _TWICE = tuple(m + s * m for m, s in zip(MEAN, STD, strict=True)), tuple(s * s for s in STD)
-MISTAKEN_FORMATS = {  # what loader_mistakes leave; the last, what is then inside a detector
+MISTAKEN_FORMATS = {  # what a wrong loader leaves; "torchvision, twice" is seen inside a detector
     "BGR": PixelFormat("BGR", 0, 1),
     "0-255": PixelFormat("RGB", 0, 255),
     "halved": PixelFormat("RGB", 0, 0.5),
@@ -93,12 +73,12 @@ KNOWN = {"0-1": PLAIN, **FORMATS, **MISTAKEN_FORMATS}
 
 
 def convert(image: Tensor, source: str | PixelFormat, target: str | PixelFormat) -> Tensor:
-    """The same picture in another format, computed in float64 and rounded once.
+    """Return the same picture in another format, computed in float64 and rounded once.
 
-    `image`: floating point (3,H,W) or (N,3,H,W); dtype and device stay. A format is a PixelFormat
-    (`PLAIN` is RGB in 0–1), a name of FORMATS, or any other that `diagnose` gives. Nothing is
-    clipped. TypeError for what is not a floating point tensor; ValueError for another shape, an
-    empty image, NaN or infinity, and an unknown name.
+    `image` is floating point, (3,H,W) or (N,3,H,W); its dtype and device stay. A format is a
+    PixelFormat or a name in KNOWN. Values outside the range are not clipped. Raises TypeError for
+    what is not a floating point tensor; ValueError for another shape, an empty image, NaN or
+    infinity, and an unknown name.
     """
     _check(image)
     if not image.isfinite().all():
@@ -109,11 +89,11 @@ def convert(image: Tensor, source: str | PixelFormat, target: str | PixelFormat)
 
 
 class Rescale(nn.Module):
-    """Takes to_tensor and normalize back: ImageNet-normalized RGB (N,3,H,W) to levels 0–255.
+    """Turn ImageNet-normalized RGB back into levels 0–255, as GluonCV's layer of this name does.
 
-    GluonCV 0.2.0, model_zoo/faster_rcnn/resnet50_v2a.py, with its constants, which are rounded to
-    float32 before the factor 255. (3,H,W) comes back as (1,3,H,W), as it does there. TypeError and
-    ValueError for another kind of tensor or shape.
+    Takes (N,3,H,W); (3,H,W) comes back as (1,3,H,W), as it does there. Raises TypeError and
+    ValueError as `convert` does. Source: GluonCV 0.2.0, model_zoo/faster_rcnn/resnet50_v2a.py; its
+    constants are rounded to float32 before the factor 255.
     """
 
     def __init__(self):
@@ -127,10 +107,10 @@ class Rescale(nn.Module):
 
 
 class PadWithColor(nn.Module):
-    """A border of one color: ZeroPad2d with a value per channel, for (3,H,W) or (N,3,H,W).
+    """Pad with one color: like ZeroPad2d, but with a value for each channel.
 
-    `padding`: pixels left, right, above, below; `color`: three numbers. TypeError and ValueError
-    for another kind of tensor or shape.
+    `padding` counts the pixels left, right, above and below; `color` has three numbers. Takes
+    (3,H,W) or (N,3,H,W). Raises TypeError and ValueError as `convert` does.
     """
 
     def __init__(self, padding: tuple[int, int, int, int], color: tuple[float, float, float]):
@@ -146,30 +126,18 @@ class PadWithColor(nn.Module):
         return f"{self.padding}, color=({', '.join(f'{value:.4g}' for value in self.color)})"
 
 
-def fold(conv: nn.Conv2d, source: str | PixelFormat, target: str | PixelFormat) -> nn.Sequential:
-    """A copy of a first convolution that takes `source` and gives what it gives for `target`.
-
-    That is conv(convert(image, source, target)), the border included: `conv` pads with zeros, and
-    a zero of `target` is a color (mostly the mean color), so the source is padded with that color
-    before a convolution without padding. Weight and bias are computed in float64 and rounded once;
-    dtype, device, training flag, requires_grad and hooks stay. The formats are those of `convert`.
-
-    TypeError for anything but an nn.Conv2d itself; ValueError for other than 3 input channels,
-    groups, and another padding mode than zeros.
-    """
-    source, target = _format(source), _format(target)
-    folded = fold_naively(conv, source, target)
-    folded.padding = (0, 0)
-    color = convert(torch.zeros(3, 1, 1, dtype=torch.float64), target, source)
-    pad = PadWithColor(_padding(conv), tuple(color.flatten().tolist()))
-    return nn.Sequential(pad, folded).train(conv.training)
-
-
 @torch.no_grad()
-def fold_naively(
-    conv: nn.Conv2d, source: str | PixelFormat, target: str | PixelFormat
-) -> nn.Conv2d:
-    """As `fold`, but with the zero padding left in place: right inside, wrong at the border."""
+def fold(conv: nn.Conv2d, source: str | PixelFormat, target: str | PixelFormat) -> nn.Sequential:
+    """Copy a first convolution made for `target`, so that it takes `source` and gives the same.
+
+    The result equals conv(convert(image, source, target)), the border included: `conv` pads with
+    zeros, which in `target` are a color (mostly the mean color), so the source is padded with that
+    color before a convolution without padding. Weight and bias are computed in float64 and rounded
+    once; dtype, device, training flag, requires_grad and hooks stay. Formats are as in `convert`.
+
+    Raises TypeError for anything but an nn.Conv2d itself; ValueError for other than 3 input
+    channels, for groups, and for another padding mode than zeros.
+    """
     if type(conv) is not nn.Conv2d:
         raise TypeError(f"Only an nn.Conv2d itself can be folded, not {type(conv).__name__}.")
     if conv.in_channels != 3 or conv.groups != 1:
@@ -189,11 +157,14 @@ def fold_naively(
     for name, tensor in {"weight": weight[:, channels], "bias": bias}.items():
         parameter = nn.Parameter(tensor.to(conv.weight.dtype), conv.weight.requires_grad)
         setattr(folded, name, parameter)
-    return folded
+    folded.padding = (0, 0)
+    color = convert(torch.zeros(3, 1, 1, dtype=torch.float64), target, source)
+    pad = PadWithColor(_padding(conv), tuple(color.flatten().tolist()))
+    return nn.Sequential(pad, folded).train(conv.training)
 
 
 def _linear_light(image: Tensor) -> Tensor:
-    """The transfer function of sRGB undone (IEC 61966-2-1)."""
+    """Undo the transfer function of sRGB (IEC 61966-2-1)."""
     _check(image)
     return torch.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
 
@@ -208,15 +179,15 @@ loader_mistakes: dict[str, Callable[[Tensor], Tensor]] = {
     "divided twice": partial(convert, source=PLAIN, target="divided twice"),
     "gamma": _linear_light,
 }
-"""Name → what a wrong loader makes of the image in 0–1 that a torchvision detector takes.
+"""Name → function that makes of an image in 0–1 what a loader with this mistake gives.
 
-"normalized twice" is the loader's half: the detector does it again. "gamma" is linear light.
+The image is meant for a torchvision detector, which normalizes once more after "normalized twice".
+"gamma" gives linear light.
 """
 
-
-SPREAD = 0.3  # how far a picture's mean color lies from ImageNet's, roughly
-OUTSIDE = 16 / 255  # how far resizing may carry it outside, roughly
-LEAST = 0.01  # the score from which on a format is a candidate
+SPREAD = 0.3  # a guess: how far a picture's mean color lies from ImageNet's
+OUTSIDE = 16 / 255  # a guess: how far resizing may carry values outside the range
+LEAST = 0.01  # the lowest score of a candidate
 ADVICE = {
     "0-255": "Levels 0–255 that nothing has scaled: divide by 255.",
     "halved": "Hardly anything exceeds 0.5: a dark picture, or one halved on its way.",
@@ -227,10 +198,9 @@ ADVICE = {
 
 @dataclass(frozen=True, repr=False)
 class Diagnosis:
-    """What a tensor can be: `scores`, name → 0–1, best first, and a `warning`, or None.
+    """Which formats a tensor can have: `scores`, name → 0–1, the best first; a `warning`, or None.
 
-    `low`, `high` and `means` (in the order of the channels) are what it was told from.
-    `candidates` are the scores from 0.01 up.
+    `low`, `high` and `means`, one for each channel, are the numbers that were looked at.
     """
 
     low: float
@@ -241,54 +211,40 @@ class Diagnosis:
 
     @property
     def candidates(self) -> dict[str, float]:
+        """The scores from 0.01 up."""
         return {name: score for name, score in self.scores.items() if score >= LEAST}
 
     def __repr__(self) -> str:
-        rows = [f"{name:<20}{score:.2f}" for name, score in self.candidates.items()]
-        return "\n".join([self._seen(), *rows, self._verdict()])
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{escape(name)}</td><td>{score:.2f}</td></tr>"
-            for name, score in self.candidates.items()
-        )
-        color = "warn" if self.warning else "border"
-        style = f"border-left: 4px solid var(--jp-{color}-color1, currentColor)"
-        return (
-            f'<div style="{style}; padding: 2px 0.8em">{escape(self._seen())}'
-            "<table><thead><tr><th>can be</th><th>score</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table>{escape(self._verdict(), quote=False)}</div>"
-        )
-
-    def _seen(self) -> str:
         low, high, *means = (f"{round(v, 4) + 0.0:.3g}" for v in (self.low, self.high, *self.means))
-        return f"Range {low} … {high}, channel means {', '.join(means)}."
-
-    def _verdict(self) -> str:
-        return f"Warning: {self.warning}" if self.warning else "No warning."
+        seen = f"Range {low} … {high}, channel means {', '.join(means)}."
+        rows = [f"{name:<20}{score:.2f}" for name, score in self.candidates.items()]
+        return "\n".join(
+            [seen, *rows, f"Warning: {self.warning}" if self.warning else "No warning."]
+        )
 
 
 def diagnose(image: Tensor, expected: str | PixelFormat | None = None) -> Diagnosis:
-    """Which formats a tensor can be, told from its range and channel means alone.
+    """Say which formats a tensor can have, told from its range and channel means alone.
 
-    A score is how usual the picture would be in that format: 1 if it fills 0–1 and has ImageNet's
-    mean color, less by the cube of the part it fills, by what lies outside, and by other colors.
-    The widths OUTSIDE and SPREAD are guesses, so a score is no probability. Equal scores mean that
-    nothing tells the formats apart: four are the same function, and detectron, detectron2 and
-    keras-caffe differ by less than one level of 255.
+    A score says how usual the picture would be in that format. It is 1 if the picture fills 0–1 and
+    has ImageNet's mean color; it falls with the cube of the part of 0–1 that is filled, with what
+    lies outside, and with another mean color. The widths SPREAD and OUTSIDE are guesses, so a score
+    is no probability. Equal scores mean that nothing tells the formats apart: four are the same
+    function, and detectron, detectron2 and keras-caffe differ by less than one level of 255.
 
-    The warning goes by the range: the best candidate explains it at least twice as well as any of
-    FORMATS and `PLAIN`, or, if given, as the `expected` format; or nothing explains it. Mean colors
-    never warn, for a blue picture is not BGR, nor a dark one linear light. Without `expected`, what
-    is normalized, in −1…1 or caffe style is a format like another, and no accident.
-    `image`, formats and errors are those of `convert`; a batch counts as one picture.
+    The range alone decides on the warning: it comes when the best candidate explains the range more
+    than twice as well as the `expected` format does (without `expected`: as any of FORMATS and
+    PLAIN), or when nothing explains it. Mean colors never warn, for a blue picture is not BGR, nor
+    a dark one linear light.
+
+    `image`, formats and errors are as in `convert`; a batch counts as one picture.
     """
     _check(image)
     values = image.detach().double().movedim(-3, 0).flatten(1)
     # An image of the channels' minima, maxima and means: what converts it, converts them.
     summary = torch.stack([values.amin(1), values.amax(1), values.mean(1)], -1)[:, None]
-    # Rounded, so that formats which are the same function tie.
     fits = {name: _fits(summary, format) for name, format in KNOWN.items()}
+    # Rounded, so that formats which are the same function tie.
     scores = {name: round(in_range * in_color, 4) for name, (in_range, in_color) in fits.items()}
     scores = dict(sorted(scores.items(), key=lambda item: -item[1]))
     right = [PLAIN, *FORMATS.values()] if expected is None else [_format(expected)]
@@ -303,7 +259,7 @@ def diagnose(image: Tensor, expected: str | PixelFormat | None = None) -> Diagno
 
 
 def _fits(summary: Tensor, format: PixelFormat) -> tuple[float, float]:
-    """How well the range and the mean color are explained, each from 0 to 1."""
+    """Rate how well the format explains the range and the mean color, each from 0 to 1."""
     low, high, mean = convert(summary, format, PLAIN)[:, 0].unbind(-1)
     low, high = low.min().item(), high.max().item()
     outside = max(0, -low, high - 1)
@@ -349,7 +305,7 @@ def _format(format: str | PixelFormat) -> PixelFormat:
 
 
 def _map(source: PixelFormat, target: PixelFormat) -> tuple[list[int], Tensor, Tensor]:
-    """What makes target = scale·source[channels] + shift, one value per channel, in float64."""
+    """Find channels, scale, shift (3,) float64 with target = scale·source[channels] + shift."""
     channels = [source.order.index(letter) for letter in target.order]
     (gain_in, offset_in), (gain_out, offset_out) = _line(source), _line(target)
     scale = gain_out / gain_in[channels]
@@ -357,13 +313,13 @@ def _map(source: PixelFormat, target: PixelFormat) -> tuple[list[int], Tensor, T
 
 
 def _line(format: PixelFormat) -> tuple[Tensor, Tensor]:
-    """What makes stored = gain·p + offset."""
+    """Find gain and offset (3,) float64 with stored = gain·p + offset."""
     mean, std = (torch.tensor(v, dtype=torch.float64) for v in (format.mean, format.std))
     return (format.high - format.low) / std, (format.low - mean) / std
 
 
 def _padding(conv: nn.Conv2d) -> tuple[int, int, int, int]:
-    """What `conv` pads left, right, above and below; "same" gives the odd pixel to the latter."""
+    """Count what `conv` pads left, right, above, below; "same" pads an odd pixel right or below."""
     if conv.padding == "same":
         reach = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
         (above, below), (left, right) = ((r // 2, r - r // 2) for r in reach)

@@ -15,9 +15,9 @@ SHIFTS = ("texture", "gain")
 SIZE = 128
 RADIUS = (7, 60)  # of the circle around a shape, in pixels
 CONTRAST = (0.5, 1.0)  # how much of its color a shape shows; the rest is the photo behind it
-GAINS = (0.1, 0.5)  # of `illumination`
-GAIN = 0.2  # of shift "gain"
-STRIPE = 3  # pixels
+GAINS = (0.1, 0.5)  # the range of `illumination`
+GAIN = 0.2  # the factor of shift "gain"
+STRIPE = 3  # the width of a stripe in pixels
 
 Scene = tuple[Tensor, dict[str, Tensor]]
 
@@ -29,20 +29,20 @@ Y = np.arange(SIZE)[:, None] + 0.5
 def scenes(
     count: int, seed: int, illumination: bool = False, shift: str | None = None
 ) -> list[Scene]:
-    """`count` pairs of an image, float32 (3, 128, 128), RGB in 0–1, and its target.
+    """Draw `count` pairs of an image, float32 (3,128,128), RGB in 0–1, and its target.
 
-    The target is what torchvision's detectors train on: boxes float32 (n, 4), xyxy in pixels,
-    around what is visible of each shape; labels int64 (n), an index of CLASSES. An image holds one
-    to six shapes, at least half of each visible.
+    A target is what torchvision's detectors train on: `boxes` float32 (n,4), xyxy in pixels, around
+    the visible part of each shape, and `labels` int64 (n), which index CLASSES. An image holds one
+    to six shapes; at least half of each is visible.
 
-    Light and shifts change the pixels only, never the target:
+    Illumination and shift change the pixels only, never the target:
     - illumination: each image has its own gain (0.1 to 0.5) and offset (0 to 1 − gain).
     - shift "texture": the shapes are striped in their color and its complement.
     - shift "gain": every image is GAIN times as bright.
 
-    Scene i of a seed is the same whatever `count`, and on every machine up to the JPEG decoder,
-    which reads the photos: uniform draws, and float64 arithmetic that IEEE 754 rounds in one way,
-    rounded to 8 bits. ValueError for a wrong count, seed or shift.
+    Scene i of a seed does not depend on `count`. It is the same on every machine whose JPEG decoder
+    reads the same photos, for it needs only uniform draws and float64 arithmetic that IEEE 754
+    rounds in one way, and is rounded to 8 bits. Raises ValueError for a wrong count, seed or shift.
     """
     if type(count) is not int or count < 1:
         raise ValueError(f"count is {count!r}: give a whole number, 1 or more.")
@@ -97,12 +97,12 @@ def _photo(name: str) -> np.ndarray:
 
 
 def _between(rng: Random, low: float, high: float, factor: float = 1.0) -> float:
-    """Uniform; `factor`, itself uniform in 0–1, makes the low values more frequent."""
+    """Draw uniformly; a `factor` that is uniform in 0–1 makes low values more frequent."""
     return low + (high - low) * rng.random() * factor
 
 
 def _axes(rng: Random, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates in a frame somewhere in the image, turned by up to 90° either way."""
+    """Draw a place and a turn of up to 90° either way: each pixel's coordinates in that frame."""
     x, y = X - _between(rng, radius, SIZE - radius), Y - _between(rng, radius, SIZE - radius)
     t = _between(rng, -1, 1)  # the tangent of half the angle: no sine, which no standard rounds
     cos, sin = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
@@ -110,7 +110,7 @@ def _axes(rng: Random, radius: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _distance(label: int, u: np.ndarray, v: np.ndarray, radius: float) -> np.ndarray:
-    """Signed distance in pixels to the shape's edge (at corners: to the nearest edge's line)."""
+    """Measure each pixel's signed distance to the shape's edge, at corners to the edge's line."""
     match CLASSES[label]:
         case "square":
             return np.maximum(abs(u), abs(v)) - radius * sqrt(0.5)

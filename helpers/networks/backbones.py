@@ -1,4 +1,4 @@
-"""Networks cut into stages; ImageNet weights, the offline stand-in, the really trained ones."""
+"""Backbones with ImageNet's weights, with an offline stand-in's, or really trained and bundled."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from helpers import DATA
 from helpers.networks.detector import load_body
-from helpers.networks.download import fetch, is_whole
+from helpers.networks.download import DownloadError, fetch, is_whole
 from helpers.networks.lite0 import load_lite0
 
 NETWORKS = ("resnet50", "lite0", "detector")
@@ -31,16 +31,19 @@ ONE_SET = {"lite0": load_lite0, "detector": load_body}  # networks with one set 
 
 
 def load(name: str = "resnet50", weights: str = "auto") -> nn.Module:
-    """A network in eval mode; its `provenance` says which weights it holds.
+    """Load a network in eval mode; its `provenance` says which weights it holds.
 
-    `name`: "resnet50" (torchvision's), "lite0" (EfficientNet-Lite0) or "detector" (the body of the
-    scene detector); the last two have one set of weights, so `weights` stays "auto", and a
-    `normalize`, from an image in 0–1 to what they take. `weights`: "stand-in" (no network needed,
-    bit-identical on every call), "imagenet" (IMAGENET1K_V1 from torch.hub's cache, fetched if it is
-    not there or not whole), or "auto": ImageNet if the cache holds it whole, else the stand-in;
-    never a download. The variable HELPERS_WEIGHTS says what "auto" means.
+    `name` is "resnet50" (torchvision's), "lite0" (EfficientNet-Lite0) or "detector" (the body of
+    the scene detector). The last two have one set of weights, for which `weights` stays "auto", and
+    a `normalize` that turns an image in 0–1 into what they take.
 
-    ValueError for an unknown name or weights; RuntimeError for missing or altered files;
+    `weights` is one of:
+    - "stand-in": random, needs no download, and has the same bits on every call.
+    - "imagenet": IMAGENET1K_V1 from torch.hub's cache, fetched if it is not there or not whole.
+    - "auto": ImageNet if the cache holds it whole, else the stand-in. It never downloads; the
+      environment variable HELPERS_WEIGHTS can set it to either.
+
+    Raises ValueError for an unknown name or weights; RuntimeError for missing or altered files;
     helpers.networks.download.DownloadError if ImageNet's weights cannot be fetched.
     """
     if name not in NETWORKS:
@@ -60,10 +63,11 @@ def load(name: str = "resnet50", weights: str = "auto") -> nn.Module:
 
 
 def resnet50_detector(**options) -> FasterRCNN:
-    """torchvision's fasterrcnn_resnet50_fpn in eval mode, its body that of `load("resnet50")`.
+    """Build torchvision's fasterrcnn_resnet50_fpn in eval mode on the body of `load("resnet50")`.
 
-    FPN and heads are drawn uniformly, from a fixed seed, so its boxes mean nothing. `options` are
-    FasterRCNN's, such as min_size. The same modules as the builder gives for a pretrained backbone.
+    Its modules are those of the builder with a pretrained backbone. FPN and heads are drawn
+    uniformly, from a fixed seed, so its boxes mean nothing. `options` are FasterRCNN's, such as
+    min_size. Raises what `load` raises.
     """
     network = load("resnet50")
     with torch.random.fork_rng(devices=[]):
@@ -83,15 +87,19 @@ def resnet50_detector(**options) -> FasterRCNN:
 
 
 def fetch_imagenet() -> Path:
-    """torchvision's IMAGENET1K_V1 in torch.hub's cache, whole; fetched if need be (98 MB)."""
+    """Return the path of IMAGENET1K_V1 in torch.hub's cache; fetch the 98 MB if need be.
+
+    Raises helpers.networks.download.DownloadError if that fails.
+    """
     path, sha256 = _imagenet_file()
     return fetch(IMAGENET_URL, path, sha256)
 
 
 def draw_stand_in() -> nn.Module:
-    """The stand-in before calibration: ResNet-50 with seeded uniform weights, in eval mode.
+    """Draw the stand-in before calibration: ResNet-50 in eval mode, uniform weights, one seed.
 
-    A plain random ResNet amplifies rounding with depth; small last gains in every block do not.
+    A plain random ResNet amplifies rounding with depth; with small weights in the last
+    normalization layer of every block it does not.
     """
     with torch.device("meta"):
         model = resnet50()
@@ -155,4 +163,7 @@ def _resolve(weights: str) -> str:
 
 
 if __name__ == "__main__":
-    print(f"ImageNet's weights are in {fetch_imagenet()}")
+    try:
+        print(f"ImageNet's weights are in {fetch_imagenet()}")
+    except DownloadError as error:
+        raise SystemExit(str(error)) from None

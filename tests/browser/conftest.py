@@ -1,31 +1,21 @@
-"""One JupyterLab for all browser tests, and a Chromium for each file of them."""
+"""One JupyterLab and one Chromium for the browser tests."""
 
 import pytest
 
-pytest.register_assert_rewrite("lab", "widgets", "explorers")
+pytest.register_assert_rewrite("lab", "explorers")
 
-from explorers import EXPLORERS  # noqa: E402
 from lab import Lab, find_chromium, headless  # noqa: E402
 
 
-@pytest.fixture(scope="session")
-def chromium():
-    return find_chromium()
-
-
 @pytest.fixture(scope="module")  # no longer: Playwright's event loop would run in other tests
-def browser(chromium):
-    with headless(chromium) as browser:
+def browser():
+    with headless() as browser:
         yield browser
 
 
 @pytest.fixture(scope="session")
-def lab(chromium, tmp_path_factory):
+def lab(tmp_path_factory):
+    find_chromium()
     lab = Lab(tmp_path_factory.mktemp("lab"))
     yield lab
     lab.stop()
-
-
-@pytest.fixture(scope="module", params=EXPLORERS)
-def notebook(request):
-    return request.param

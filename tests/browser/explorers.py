@@ -1,393 +1,176 @@
-"""The explorers of each notebook, and what they must show, computed apart from them."""
+"""The explorers: the cell of each, what its presets say, a control to use; and how they look."""
 
-import base64
-import html
-import re
-from collections.abc import Callable
-from dataclasses import replace
-from functools import cache, partial
-from math import log10
 from typing import NamedTuple
 
-import numpy as np
-import pytest
-import torch
 from playwright.sync_api import expect
-from torchvision.ops import batched_nms
-from widgets import LAYOUT, button, labelled, layout, pixels, soon
 
-from helpers.audit import audit_builder
-from helpers.audit.census import build
-from helpers.batch_statistics import Statistics, collect, crops
-from helpers.compare import Row
-from helpers.course.explorers import (
-    audit,
-    batch,
-    cost,
-    curves,
-    feeding,
-    gain,
-    nms,
-    pyramid,
-    reading,
-    scaling,
-)
-from helpers.course.explorers import levels as pyramid_levels
-from helpers.course.explorers.side_by_side import NETWORKS, PRESETS, NormState, Side, sentence
-from helpers.course.stored.costs import costs
-from helpers.course.stored.runs import RATE, by_seed, load_runs, mean
-from helpers.figures import heatmap
-from helpers.implementations import candidates
-from helpers.inputs import photos
-from helpers.inputs.pixels import convert
-from helpers.networks import backbones
-from helpers.networks.detector import load_detector
-from helpers.norms import norm_layers, replace_norms
-from helpers.stages import STAGES, stages
-from helpers.text import short
+from helpers.course.explorers import feeding, pyramid
+
+# What a box shows: its pictures, or the table in their place, and its sentence.
+SEEN = """box => {
+  const shown = parts => [...box.querySelectorAll(parts)].filter(e => e.offsetParent);
+  return {
+    pictures: shown('img, .audit-layers').map(e => e.src || e.innerText),
+    words: shown('[class$=-sentence], .audit-words').map(e => e.innerText).join(' '),
+  };
+}"""
+
+# Relative to the box, so that scrolling does not count; with the top of the cell below.
+LAYOUT = """box => {
+  const {left, top} = box.getBoundingClientRect();
+  const place = e => {
+    const r = e.getBoundingClientRect();
+    return [r.left - left, r.top - top, r.width, r.height].map(Math.round);
+  };
+  const parts = [...box.children].filter(e => e.offsetParent);
+  const next = box.closest('.jp-Cell').nextElementSibling;
+  return [box, ...parts].map(place).concat(next ? [place(next).slice(0, 2)] : []);
+}"""
+
+CUT_OFF = """box => {
+  const parts = 'label, button, input, th, td, figcaption, [class$=-sentence], .norm-rows > *';
+  const over = e => e.scrollWidth > e.clientWidth || e.scrollHeight > e.clientHeight + 1;
+  return [...box.querySelectorAll(parts)]
+    .filter(e => e.offsetParent && over(e)).map(e => e.innerText || e.value);
+}"""
+
+# The texts whose contrast with what is behind them, as WCAG 2 defines it, is below 4.5.
+FAINT = """box => {
+  const parse = color => {
+    const [r, g, b, a] = color.match(/[\\d.]+/g).map(Number);
+    return {rgb: [r, g, b], alpha: a ?? 1};
+  };
+  const mix = (front, back, alpha) => front.map((c, i) => alpha * c + (1 - alpha) * back[i]);
+  const ground = e => {
+    if (!e) return [255, 255, 255];
+    const {rgb, alpha} = parse(getComputedStyle(e).backgroundColor);
+    return alpha === 1 ? rgb : mix(rgb, ground(e.parentElement), alpha);
+  };
+  const light = rgb => rgb.map(c => c / 255)
+    .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const contrast = e => {
+    const back = ground(e), {rgb, alpha} = parse(getComputedStyle(e).color);
+    let opacity = alpha;
+    for (let p = e; p !== box; p = p.parentElement) opacity *= getComputedStyle(p).opacity;
+    const [a, b] = [light(mix(rgb, back, opacity)), light(back)].sort((x, y) => y - x);
+    return (a + 0.05) / (b + 0.05);
+  };
+  const says = e => [...e.childNodes].some(n => n.nodeType === Node.TEXT_NODE && n.data.trim());
+  return [...box.querySelectorAll('*')]
+    .filter(e => says(e) && e.checkVisibility({visibilityProperty: true}) && contrast(e) < 4.5)
+    .map(e => e.innerText);
+}"""
 
 
 class Explorer(NamedTuple):
-    """`presets`: button → what waits until the explorer's box shows that preset.
-
-    `change(box, hand)` works a control that leaves the presets as they are; then `custom` holds.
-    """
+    """`presets`: button → words in its frame; a change: (control, value, words)."""
 
     name: str
-    presets: dict[str, Callable]
-    change: Callable
-    custom: Callable
+    source: str
+    presets: dict[str, str]
+    change: tuple[str, str, str]
+    refused: tuple[str, str, str] | None = None  # None where no choice is an error
 
     def box(self, page):
         return page.locator(f".{self.name}-explorer")
 
     def switches(self, page, hand) -> None:
-        """Every preset shows its own picture, numbers and sentence, and nothing moves."""
-        before = layout(box := self.box(page))
-        for name, shows in self.presets.items():
+        """Every preset says its own words and shows its own frame, and nothing moves."""
+        box, before, frames = self.box(page), layout(self.box(page)), []
+        for name, words in self.presets.items():
             hand.press(button(box, name))
-            shows(box)
+            says(box, words)
+            frames.append(box.evaluate(SEEN))
             assert box.evaluate(LAYOUT) == before
+        assert all(frames.count(frame) == 1 and frame["pictures"] for frame in frames)
 
-
-# NormExplorer
-
-FRAME = """box => {
-  const frame = [...box.querySelectorAll('.norm-sentence')].find(e => e.offsetParent).parentElement;
-  const all = (selector, what) => [...frame.querySelectorAll(selector)].map(what);
-  return {
-    texts: [
-      ...all('.norm-sentence', e => e.innerText),
-      ...all('.norm-sentence + .norm-small', e => e.innerText),
-      ...all('figcaption', e => e.innerText),
-      ...all('.norm-rows > :nth-child(3n)', e => e.innerText),
-    ],
-    bars: all('.norm-bar', e => parseFloat(e.style.width)),
-    maps: all('img', e => e.src.split(',')[1]),
-  };
-}"""
-
-NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e-?\d+)?)")
-
-
-@cache
-def features(side: Side, photo: str | bytes) -> dict[str, torch.Tensor]:
-    """Stage → feature map (C,H,W)."""
-    model = backbones.load(NETWORKS[side.network])
-    x = getattr(model, "normalize", lambda image: image)(photos.load(photo))
-    for stage, kind in zip(STAGES, side.kinds, strict=True):
-        model = replace_norms(model, kind, stages=stage, share_weights=True)
-    found = {}
-    with torch.inference_mode():
-        for stage, part in stages(model.eval()).items():
-            found[stage] = x = part(x)
-    return {stage: x[0] for stage, x in found.items()}
-
-
-def largest(state: NormState) -> int:
-    """The channel that differs most."""
-    a, b = (features(side, state.photo)[state.stage] for side in (state.a, state.b))
-    return (a - b).abs().amax((1, 2)).argmax().item()
-
-
-def expected(state: NormState, photo: bytes | None = None) -> dict:
-    """What FRAME must find. `photo` is the content of the file that `state.photo` names."""
-    a, b = (features(side, photo or state.photo) for side in (state.a, state.b))
-    rows, words, bars = {}, [], []
-    for stage in STAGES:
-        rows[stage] = Row.of(a[stage], b[stage])
-        most, size = (a[stage] - b[stage]).abs().max().item(), a[stage].abs().max().item()
-        bars.append(100 * log10(min(max(most / size, 1e-8), 10) / 1e-8) / 9)
-        if most == 0:
-            words.append("0")
-        elif most / size <= 1e-5:
-            words.append("≤ 1e-5 of max|A|")
+    def uses(self, page, hand, name: str, value: str, words: str) -> None:
+        """Choose or type `value` in the control of this name, or press it, until it says so."""
+        box = self.box(page)
+        control = box.get_by_label(name, exact=True).or_(button(box, name))
+        if control.evaluate("c => c.tagName === 'SELECT'"):
+            hand.choose(control, value)
+        elif value:
+            hand.enter(control, value)
         else:
-            words.append(f"max|A−B| {short(most)}, {short(most / size)} of max|A|")
-
-    c = state.channel
-    a, b = (maps[state.stage].mean(0) if c is None else maps[state.stage][c] for maps in (a, b))
-    low, high = min(a.min(), b.min()).item(), max(a.max(), b.max()).item()
-    most, rounding = (a - b).abs().max().item(), 1e-5 * max(abs(low), abs(high))
-    reach = max(most, rounding)
-    captions = [
-        f"{letter}: {side.network}, {side.kinds[0] if len(set(side.kinds)) == 1 else 'mixed kinds'}"
-        f"\n{short(low)} (dark) … {short(high)} (bright)"
-        for letter, side in zip("AB", (state.a, state.b), strict=True)
-    ]
-    blank, apart = "rounding at most: blank", f"−{short(most)} (blue) … {short(most)} (red)"
-    captions.append("A − B\n" + (blank if most <= rounding else apart))
-    pictures = [heatmap(m, low, high, side=1) for m in (a, b)]
-    pictures.append(heatmap(a - b, -reach, reach, diverging=True, side=1))
-    eps = next(iter(norm_layers(backbones.load(NETWORKS[state.a.network])).values())).eps
-    where = f"{state.photo}, {state.stage}, {'mean over channels' if c is None else f'channel {c}'}"
-    return {
-        "texts": [sentence(state, rows, eps), where, *captions, *words],
-        "bars": bars,
-        "maps": [base64.b64encode(picture).decode() for picture in pictures],
-    }
+            hand.press(control)
+        says(box, words)
 
 
-def differences(seen: dict, want: dict) -> list:
-    """Where the two part by more than another processor's rounding can make them."""
-    found = []
-    for one, other in zip(seen["texts"], want["texts"], strict=True):
-        (words, numbers), (other_words, other_numbers) = parsed(one), parsed(other)
-        if words != other_words or numbers != pytest.approx(other_numbers, rel=0.01):
-            found.append((one, other))
-    for one, other in zip(seen["bars"], want["bars"], strict=True):
-        if abs(one - other) > 0.2 and max(one, other) > 33.3:  # below is rounding
-            found.append((one, other))
-    for number, (one, other) in enumerate(zip(seen["maps"], want["maps"], strict=True)):
-        one, other = pixels(one), pixels(other)
-        # Where the page says "blank", the colors are those of rounding, all of them pale.
-        bound = 80 if "blank" in want["texts"][2 + number] else 8
-        if one.shape != other.shape or np.abs(one - other).max() > bound:
-            found.append(f"map {number}")
-    return found
+def button(box, name: str):
+    return box.get_by_role("button", name=name, exact=True)
 
 
-def parsed(text: str) -> tuple[list[str], list[float]]:
-    """What stands around the numbers, and the numbers."""
-    parts = NUMBER.split(text)
-    return parts[::2], [float(number) for number in parts[1::2]]
+def says(box, words: str) -> None:
+    """Wait until the box shows these words."""
+    expect(box.get_by_text(words).and_(box.page.locator(":visible")).first).to_be_visible()
 
 
-def shows(box, state: NormState, photo: bytes | None = None) -> None:
-    """Wait until the NormExplorer shows this state."""
-    want = expected(state, photo)
-    soon(box.page, lambda: differences(box.evaluate(FRAME), want))
+def layout(box) -> list[list[int]]:
+    """Where the box, its parts and the next cell are, once they have come to rest in view."""
+    box.scroll_into_view_if_needed()
+    last = None
+    while (now := box.evaluate(LAYOUT)) != last:
+        last = now
+        box.page.wait_for_timeout(100)
+    return now
 
-
-# GainExplorer, BatchExplorer and ScalingExplorer
-
-
-def picture_shows(box, png: bytes, words: str) -> None:
-    """Wait until the explorer shows this picture, and this sentence below."""
-    expect(box.locator("[class$=-sentence]:visible")).to_have_text(words)
-    want = pixels(base64.b64encode(png).decode())
-
-    def wrong():
-        seen = pixels(box.locator("img:visible").get_attribute("src").partition(",")[2])
-        return [off] if (off := np.abs(seen - want).mean()) >= 0.1 else []
-
-    soon(box.page, wrong)
-
-
-def gain_shows(box, network: str, layer: str = "", *, eps: float) -> None:
-    """Wait until the GainExplorer shows this layer, or the one it starts with, at this eps."""
-    layer = layer or {"ResNet-50": "bn1", "Lite0": "layer4.3.layers.1.1"}[network]
-    model = backbones.load(NETWORKS[network])
-    variance = model.state_dict()[f"{layer}.running_var"]
-    png, words = gain.picture(gain.GainState(gain.channels(model), layer, eps))
-    assert f"{len(variance):,} channels, variance {short(variance.min().item())} … " in words
-    picture_shows(box, png, words)
-
-
-@cache
-def statistics() -> dict[str, Statistics]:
-    return collect(backbones.load("resnet50"), crops())
-
-
-def batch_shows(box, size: int, stage="stem", channel=28, number=0) -> None:
-    """Wait until the BatchExplorer shows batches of this size, and this one of them closely."""
-    found = statistics()[stage]
-    png, words = batch.picture(batch.BatchState(found, channel, size, number))
-    shares = found.expected_running_var(size) / found.expected_running_var(len(found))
-    assert f"{found.layer}, channel {channel}, of whose variance " in words
-    assert f"running_var goes to {100 * shares[channel]:.0f} % of the variance of all 64: " in words
-    picture_shows(box, png, words)
-
-
-@cache
-def fed() -> feeding.Feeding:
-    return feeding.Feeding(load_detector())
-
-
-def scaling_shows(box, emitted="0-1", expected="0-1", picture=scaling.FIRST) -> None:
-    """Wait until the ScalingExplorer shows this picture, emitted and taken for these formats."""
-    view = fed().view(feeding.ScalingState(picture, emitted, expected))
-    image = convert(feeding.pictures()[picture][0], "0-1", emitted)
-    low, high = convert(convert(image, expected, "0-1"), "0-1", "torchvision").aminmax()
-    words = view.sentence()
-    assert f"taken for {expected}: the network gets {feeding.between((low, high))} after" in words
-    picture_shows(box, scaling.picture(view), words)
-
-
-@cache
-def levels() -> pyramid_levels.Levels:
-    return pyramid_levels.Levels(load_detector())
-
-
-def pyramid_shows(box, state: pyramid_levels.PyramidState) -> None:
-    """Wait until the PyramidExplorer shows this level of this picture."""
-    view = levels().view(state)
-    with torch.no_grad():
-        [result] = load_detector()([feeding.pictures()[state.picture][0]])
-    words = view.sentence()
-    if state.kind != pyramid_levels.BATCH:
-        found = (result["scores"] >= 0.5).sum()
-        assert words.split("Boxes: ")[1].split(".")[0].count(" P") == found
-    picture_shows(box, pyramid.picture(view), words)
-
-
-def reading_shows(box, state: reading.State) -> None:
-    """Wait until the ReadingExplorer shows these runs, read so."""
-    png, words = reading.picture(load_runs(), state)
-    found = by_seed(
-        load_runs("runs"), state.score, kind=state.kind, batch_size=1, statistics=state.reading
-    )
-    assert f"{mean(found):.3f} at B = 1, " in words
-    picture_shows(box, png, words)
-
-
-def curves_show(box, state: curves.State) -> None:
-    """Wait until the CurvesExplorer shows these learning curves."""
-    png, words = curves.picture(load_runs("curves"), state)
-    kind, size = state.runs
-    last = load_runs("curves", kind=kind, batch_size=size, shift=state.shift, rate=RATE, update=40)
-    losses = [row["loss"] for row in last]
-    assert f"the last 10 updates is {sum(losses) / len(losses):.3f}, " in words
-    picture_shows(box, png, words)
-
-
-def cost_shows(box, state: cost.State) -> None:
-    """Wait until the CostExplorer shows these ways to normalize."""
-    png, words = cost.picture(state)
-    for each in costs(*state):
-        if each.is_resolved:
-            assert f"{each.way} {each.words}" in words.split(". Not told apart")[0]
-    picture_shows(box, png, words)
-
-
-def nms_shows(box, state: nms.State) -> None:
-    """Wait until the NmsExplorer shows these candidates."""
-    png, words = nms.picture(state)
-    kept = batched_nms(*candidates(state.candidates, state.classes), state.iou)
-    assert f": {len(kept)} stay per class, " in words
-    picture_shows(box, png, words)
-
-
-# AuditExplorer
-
-
-def audit_shows(box, builder: str, weights: str) -> None:
-    """Wait until the AuditExplorer shows the findings and the layers of this builder."""
-    words = html.unescape(re.sub("<[^>]*>", "", audit.frame(audit_builder(builder, weights))))
-    shown = box.locator(".widget-html-content:visible", has=box.page.locator(".audit-words"))
-    expect(shown).to_have_text(words)
-    numbers = shown.locator("td:nth-child(2)").all_text_contents()
-    assert sum(map(int, numbers)) == len(norm_layers(build(builder, weights)))
-
-
-# The table
 
 NORM = Explorer(
     "norm",
-    {name: partial(shows, state=state) for name, state in PRESETS.items()},
-    lambda box, hand: hand.choose(labelled(box, "photo"), "coffee"),
-    partial(shows, state=replace(PRESETS["December 2020"], photo="coffee")),
+    "from helpers.course.explorers.norm import NormExplorer\nNormExplorer()",
+    {
+        "December 2020": "Main cause: eps. A and B part from the stem on",
+        "Today": "Rounding at most",
+        "The accepted answer's test": "A and B hold the same layers",
+        "Forgot eval()": "Main cause: batch statistics",
+        "Lite0 with the frozen default": "Lite0, frozen, eps 1e-5",
+    },
+    ("A: all stages", "batch statistics", "Main cause: batch statistics"),
+    ("A: network", "Lite0", "choose the same network for A and B"),
 )
-
-
-def gain_of(network: str) -> Explorer:
-    """The GainExplorer that starts with this network."""
-    return Explorer(
-        "gain",
-        {short(eps): partial(gain_shows, network=network, eps=eps) for eps in gain.PRESETS},
-        lambda box, hand: hand.enter(labelled(box, "custom eps"), "0.01"),
-        partial(gain_shows, network=network, eps=0.01),
-    )
-
-
+GAIN = Explorer(
+    "gain",
+    "from helpers.course.explorers.gain import GainExplorer\nGainExplorer()",
+    {"0": "with eps 0 instead", "1e-5": "with its own eps", "1e-3": "with eps 1e-3 instead"},
+    ("custom eps", "0.01", "with eps 0.01 instead of its own"),
+    ("custom eps", "many", "eps must be a number from 0 to 1"),
+)
 BATCH = Explorer(
     "batch",
-    {str(size): partial(batch_shows, size=size) for size in batch.PRESETS},
-    lambda box, hand: hand.slide(box.get_by_role("slider"), batch.SIZES.index(16)),
-    partial(batch_shows, size=16),
+    """from helpers.batch_statistics import collect, crops
+from helpers.course.explorers.batch import BatchExplorer
+from helpers.networks.backbones import load
+network = load()
+network.conv1.weight.data[5] = 0
+BatchExplorer(collect(network, crops()[:8]))""",
+    {"1": "With 1 image per", "2": "With 2 images per", "8": "With 8 images per"},
+    ("channel", "7", "bn1, channel 7,"),
+    ("channel", "5", "Channel 5 of bn1 has one value in all pixels"),
 )
 AUDIT = Explorer(
     "audit",
+    "from helpers.course.explorers.audit import AuditExplorer\nAuditExplorer()",
     {
-        name: partial(audit_shows, builder=builder, weights=weights)
-        for name, (builder, weights) in audit.PRESETS.items()
+        "v1, ImageNet backbone": "fasterrcnn_resnet50_fpn, pretrained",
+        "v1, COCO weights": "fasterrcnn_resnet50_fpn, COCO weights",
+        "v2": "fasterrcnn_resnet50_fpn_v2, pretrained",
+        "MobileNetV3": "fasterrcnn_mobilenet_v3_large_fpn, pretrained",
     },
-    lambda box, hand: hand.choose(labelled(box, "builder"), "fcos_resnet50_fpn"),
-    partial(audit_shows, builder="fcos_resnet50_fpn", weights="pretrained"),
+    ("builder", "resnet50", "resnet50, pretrained: 53 BatchNorm2d"),
+    ("weights", "COCO weights", "resnet50 has no weights 'coco'"),
 )
 SCALING = Explorer(
     "scaling",
-    {name: partial(scaling_shows, emitted=emitted) for name, emitted in feeding.PRESETS.items()},
-    lambda box, hand: hand.choose(labelled(box, "the loader emits"), "keras-caffe"),
-    partial(scaling_shows, emitted="keras-caffe"),
-)
-
-
-def after_first(label: str, option: str, box, hand) -> None:
-    """A choice at the first preset: the presets set these explorers' other controls."""
-    hand.press(box.locator(".widget-toggle-button").first)
-    hand.choose(labelled(box, label), option)
-
-
-READING = Explorer(
-    "reading",
-    {
-        name: partial(reading_shows, state=reading.State(read))
-        for name, read in reading.NAMES.items()
-    },
-    partial(after_first, "score", "COCO AP"),
-    partial(reading_shows, state=reading.State(score="ap")),
-)
-CURVES = Explorer(
-    "curves",
-    {name: partial(curves_show, state=state) for name, state in curves.PRESETS.items()},
-    partial(after_first, "beside", "frozen"),
-    partial(curves_show, state=curves.State(beside=("frozen", 16))),
+    "from helpers.course.explorers.scaling import ScalingExplorer\nScalingExplorer()",
+    {name: f"emitted as {emitted}, taken" for name, emitted in feeding.PRESETS.items()},
+    ("the loader emits", "keras-caffe", "emitted as keras-caffe, taken for 0-1"),
 )
 PYRAMID = Explorer(
     "pyramid",
-    {name: partial(pyramid_shows, state=state) for name, state in pyramid.PRESETS.items()},
-    partial(after_first, "level", "P5"),
-    partial(pyramid_shows, state=pyramid_levels.PyramidState(pyramid.FIRST, "P5")),
+    "from helpers.course.explorers.pyramid import PyramidExplorer\nPyramidExplorer()",
+    {name: f"{state.kind}. {state.level}:" for name, state in pyramid.PRESETS.items()},
+    ("level", "P5", "P5: 64 maps of 4 × 4"),
 )
-COST = Explorer(
-    "cost",
-    {name: partial(cost_shows, state=state) for name, state in cost.presets().items()},
-    partial(after_first, "batch", "2"),
-    partial(cost_shows, state=cost.presets()["a layer"]._replace(batch=2)),
-)
-NMS = Explorer(
-    "nms",
-    {name: partial(nms_shows, state=state) for name, state in nms.PRESETS.items()},
-    partial(after_first, "IoU", "0.7"),
-    partial(nms_shows, state=nms.PRESETS["1 class"]._replace(iou=0.7)),
-)
-EXPLORERS = {
-    "01_two_backbones": (gain_of("ResNet-50"), NORM),
-    "02_batchnorm": (BATCH,),
-    "03_frozen_batchnorm": (gain_of("Lite0"), AUDIT),
-    "04_small_batches": (READING, CURVES),
-    "05_input_scaling": (SCALING,),
-    "06_faster_rcnn_backbone": (PYRAMID,),
-    "07_where_the_time_goes": (COST, NMS),
-}
+EXPLORERS = {one.name: one for one in (NORM, GAIN, BATCH, AUDIT, SCALING, PYRAMID)}

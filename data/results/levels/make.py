@@ -1,10 +1,10 @@
-"""What a detector without P2 finds, by the size of the objects: recall.csv.
+"""Count what a detector without P2 finds, by the size of the objects: recall.csv.
 
     python -m data.results.levels.make
 
-Trains it as data/checkpoints/make.py trained the one with P2, but for its finest level: the FPN
-stands on layer2 to layer4, so its strides are 8 to 64. Its anchors are those of the other detector
-and more, so that none of them is missing. About 15 minutes on one core; interrupted, the next call
+The detector is trained as data.checkpoints.make trained the one with P2. Only the finest level
+differs: the FPN stands on layer2 to layer4, so its strides are 8 to 64. It has all anchors of the
+other detector, and more. It takes about 15 minutes on one core; after an interruption the next call
 goes on.
 """
 
@@ -39,6 +39,7 @@ COLUMNS = ("levels", "from", "below", "objects", "found")
 
 
 def without_p2() -> FasterRCNN:
+    """Build the untrained detector whose finest level is P3."""
     stages = list(WIDTHS)[1:]
     backbone = BackboneWithFPN(
         body(),
@@ -58,8 +59,8 @@ def without_p2() -> FasterRCNN:
 
 @torch.no_grad()
 def found_by_size(model: FasterRCNN, count: int = SCENES) -> list[tuple[int, int]]:
-    """(objects, found) for each of SIZES, as helpers.networks.detector.rate counts them."""
-    objects, found = Counter(), Counter()
+    """Count (objects, found ones) for each of SIZES, as helpers.networks.detector.rate does."""
+    objects, matched = Counter(), Counter()
     for image, target in tqdm(scenes(count, SEED), unit="scene", disable=None):
         [result] = model([image])
         sure = result["scores"] >= 0.5
@@ -68,8 +69,8 @@ def found_by_size(model: FasterRCNN, count: int = SCENES) -> list[tuple[int, int
         for number, side in enumerate(sides):
             size = next(size for size in SIZES if side < size[1])
             objects[size] += 1
-            found[size] += number in taken
-    return [(objects[size], found[size]) for size in SIZES]
+            matched[size] += number in taken
+    return [(objects[size], matched[size]) for size in SIZES]
 
 
 def main(steps: int | None = None, count: int = SCENES, out: Path = HERE) -> None:

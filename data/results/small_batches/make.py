@@ -2,13 +2,13 @@
 
     python -m data.results.small_batches.make [--table runs|extra] [--workers 2]
 
-Writes runs.csv (six seeds on one shift) and extra.csv (three seeds on the others), a row for each
-way of reading the statistics; and curves.csv, distances.csv. About a minute and a half of one core
-for each run. A run's rows are written as it ends; started again, finished runs stay.
+Writes runs.csv (six seeds on one shift) and extra.csv (three seeds on the others), with a row for
+each source of running statistics; and curves.csv and distances.csv. A run takes about a minute and
+a half of one core. Its rows are written when it ends; the next call keeps finished runs.
 
     python -m data.results.small_batches.make --check 10
 
-runs every tenth finished run again, and compares.
+runs every tenth finished run again, and compares the rows.
 """
 
 import argparse
@@ -66,6 +66,8 @@ FLOAT64 = "frozen, float64"  # the control without rounding to speak of
 
 
 class Run(NamedTuple):
+    """One fine-tuning: the columns that README.md explains."""
+
     kind: str
     batch_size: int
     shift: str
@@ -83,9 +85,9 @@ COLUMNS = {
 
 
 class MovingAverages:
-    """Running statistics averaged with another momentum than the layers' own, beside these.
+    """Average running statistics with another momentum, beside the layers' own.
 
-    Call `update` after every forward pass in train mode.
+    Call `update` after every forward pass in train mode; `averages` is a part of a state_dict.
     """
 
     def __init__(self, model: nn.Module, momentum: float):
@@ -100,6 +102,7 @@ class MovingAverages:
 
     @torch.no_grad()
     def update(self) -> None:
+        """Take in the batch that the layers have just seen."""
         after = self._running()
         for name, average in self.averages.items():
             moved, own = after[name] - self.before[name], self._momentum(name)
@@ -119,13 +122,15 @@ class MovingAverages:
 
 
 def corrected(momentum: float, batch_size: int) -> float:
-    """The momentum with which a moving average reaches back over as many images at `batch_size` as
-    with `momentum` at PER_UPDATE images a batch."""
+    """Compute the momentum that averages over as many images at `batch_size` as at PER_UPDATE.
+
+    `momentum` is that at PER_UPDATE images a batch.
+    """
     return 1 - (1 - momentum) ** (batch_size / PER_UPDATE)
 
 
 def plan(table: str) -> list[Run]:
-    """Seed by seed, so that what there is at any time is paired."""
+    """List a table's runs, seed by seed, so that what there is at any time is paired."""
     if table == "runs":
         sizes = {kind: SIZES for kind in TRAINING}
         sizes |= {"frozen": (1, 16), "eval": (1, 16), "group": (16,)}
@@ -144,19 +149,20 @@ def plan(table: str) -> list[Run]:
 
 
 def runs(seeds: Iterable[int], shifts: list[str], sizes: dict[str, tuple]) -> list[Run]:
-    found = []
+    """List the runs of every seed, shift, kind and batch size, and those before fine-tuning."""
+    planned = []
     for seed, shift in product(seeds, shifts):
-        found.append(Run("untrained", 1, shift, 0.0, seed))
+        planned.append(Run("untrained", 1, shift, 0.0, seed))
         if seed == 0:
-            found.append(Run("group, untrained", 1, shift, 0.0, seed))
+            planned.append(Run("group, untrained", 1, shift, 0.0, seed))
         for kind, batch_sizes in sizes.items():
             learning_rate = GROUP_RATE if kind == "group" else RATE
-            found += [Run(kind, size, shift, learning_rate, seed) for size in batch_sizes]
-    return found
+            planned += [Run(kind, size, shift, learning_rate, seed) for size in batch_sizes]
+    return planned
 
 
 def do(run: Run) -> dict[str, list[tuple]]:
-    """The rows of one run, by table; "runs" stands for either table."""
+    """Carry out one run and return its rows by table, where "runs" stands for runs or extra."""
     rows = {"runs": [], "curves": [], "distances": []}
     test, calibration = test_scenes(run.shift), calibration_images(run.shift, run.seed)
     if run.kind == "untrained":
@@ -194,16 +200,16 @@ def do(run: Run) -> dict[str, list[tuple]]:
                 rows["curves"].append((*run, update, f"{mean:.4f}", name, f"{few.recall:.4f}"))
     readings = as_read(model, run)
     if run.kind in TRAINING:
-        found = recalibrated(model, calibration)
-        readings["recalibrated"] = with_body(model, found)
+        truth = recalibrated(model, calibration)
+        readings["recalibrated"] = with_body(model, truth)
         slow = deepcopy(model).eval()
         slow.load_state_dict(averages.averages, strict=False)
         if run.batch_size < PER_UPDATE:
             readings["moving average, corrected"] = slow
         images = normalize(torch.stack([image for image, _ in test[:MEASURED]]))
-        of_batches = batch_distances(found, images, run.batch_size)
-        moving = distances(model.backbone.body, found)
-        of_slow = distances(slow.backbone.body, found)
+        of_batches = batch_distances(truth, images, run.batch_size)
+        moving = distances(model.backbone.body, truth)
+        of_slow = distances(slow.backbone.body, truth)
         for stage in STAGES:
             values = (of_batches[stage], moving[stage], of_slow[stage])
             rows["distances"].append((*run, stage, *(f"{value:.4f}" for value in values)))
@@ -218,49 +224,51 @@ def do(run: Run) -> dict[str, list[tuple]]:
 
 
 def as_read(model: FasterRCNN, run: Run) -> dict[str, FasterRCNN]:
-    """Ways of reading that need no further images."""
+    """Return the sources of statistics that need no further images, each as a model to test."""
     if run.kind in TRAINING:
         return {"moving average": deepcopy(model).eval(), "own": own(model)}
     return {"none" if run.kind == "group" else "stored": deepcopy(model).eval()}
 
 
 def scores(model: FasterRCNN, test: list[Scene], batch_size: int) -> tuple[str, str, str]:
+    """Score a model: recall, COCO's AP, false positives per image."""
     results = detect(model, test, batch_size)
-    found = rate(results, test)
+    rated = rate(results, test)
     precision, _ = coco.average_precision(results, test)
-    return f"{found.recall:.4f}", f"{precision:.4f}", f"{found.false_positives:.4f}"
+    return f"{rated.recall:.4f}", f"{precision:.4f}", f"{rated.false_positives:.4f}"
 
 
 def own(model: FasterRCNN) -> FasterRCNN:
-    """A copy in eval mode whose every layer normalizes each batch by the batch."""
+    """Copy the model in eval mode so that its layers normalize each batch by its own statistics."""
     return with_body(model, replace_norms(model.backbone.body, "batch statistics"))
 
 
 def recalibrated(model: FasterRCNN, images: Tensor) -> nn.Module:
+    """Copy the body and recompute its running statistics on these images."""
     return recalibrate(model.backbone.body, images.split(CALIBRATION_BATCH))
 
 
 def with_body(model: FasterRCNN, body: nn.Module) -> FasterRCNN:
+    """Copy the model in eval mode, on another body."""
     copied = deepcopy(model)
     copied.backbone.body = body
     return copied.eval()
 
 
 def batch_distances(body: nn.Module, images: Tensor, batch_size: int) -> dict[str, float]:
-    """How far the statistics of test batches lie from recalibrated ones, by stage.
+    """Measure how far the statistics of test batches lie from `body`'s recalibrated ones.
 
-    For the stage's first layer: root mean square over batches and channels of
-    helpers.batch_statistics.Statistics.difference, in standard deviations.
+    The distance of a stage is that of its first layer: the root mean square over batches and
+    channels of helpers.batch_statistics.Statistics.difference, in standard deviations.
     """
-    found = collect(Body(body), images)
     return {
         stage: float((s.difference(s.batches(batch_size)) ** 2).mean() ** 0.5)
-        for stage, s in found.items()
+        for stage, s in collect(Body(body), images).items()
     }
 
 
 class Body(nn.Sequential):
-    """A body with torchvision's names, whose output is that of its last stage."""
+    """Copy a body so that its output is that of its last stage; names stay torchvision's."""
 
     def __init__(self, body: nn.Module):
         super().__init__()
@@ -270,42 +278,48 @@ class Body(nn.Sequential):
 
 
 def distances(body: nn.Module, truth: nn.Module) -> dict[str, float]:
-    """How far the stored statistics lie from `truth`'s, by stage, in standard deviations.
+    """Measure how far the stored statistics lie from `truth`'s, stage by stage.
 
-    For the stage's first layer, root mean square over channels of the distance between the points
-    (mean, standard deviation): what `batch_distances` takes of a batch.
+    The distance is the one of `batch_distances`, with stored statistics instead of a batch's: the
+    root mean square over the first layer's channels of the distance between the points (mean,
+    standard deviation), in standard deviations of `truth`.
     """
-    found = {}
+    by_stage = {}
     for stage in STAGES:
         layer, right = (first(stages(Body(b))[stage]) for b in (body, truth))
         sigma = (right.running_var + right.eps).sqrt()
         mean = (layer.running_mean - right.running_mean) / sigma
         spread = (layer.running_var + layer.eps).sqrt() / sigma - 1
-        found[stage] = (mean.square() + spread.square()).mean().sqrt().item()
-    return found
+        by_stage[stage] = (mean.square() + spread.square()).mean().sqrt().item()
+    return by_stage
 
 
 def first(part: nn.Module) -> nn.BatchNorm2d:
+    """Return the first normalization layer."""
     return next(iter(norm_layers(part).values()))
 
 
 def doubled(drawn: list[Scene]) -> list[Scene]:
+    """Turn the images into float64."""
     return [(image.double(), target) for image, target in drawn]
 
 
 @lru_cache(1)
 def test_scenes(shift: str) -> list[Scene]:
+    """Draw the scenes to test on."""
     return scenes(TEST, TEST_SEED, **SHIFTS[shift])
 
 
 @lru_cache(1)
 def calibration_images(shift: str, seed: int) -> Tensor:
+    """Draw the normalized images (n,3,128,128) to recompute running statistics on."""
     drawn = scenes(CALIBRATION, 10_000_000 * (seed + 1) + UPDATES, **SHIFTS[shift])
     return normalize(torch.stack([image for image, _ in drawn]))
 
 
 @lru_cache(1)
 def updates(shift: str, seed: int) -> list[list[Scene]]:
+    """Draw the scenes of every update."""
     first = 10_000_000 * (seed + 1)
     return [scenes(16, first + update, **SHIFTS[shift]) for update in range(UPDATES)]
 
@@ -341,7 +355,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def carried_out(runs: list[Run], workers: int) -> Iterable[tuple[Run, dict[str, list[tuple]]]]:
-    """Each run with its rows, as it ends, under a progress bar; one worker is this process."""
+    """Yield each run with its rows as it ends; with one worker, this process does the work."""
     if workers == 1:
         torch.set_num_threads(1)
         for run in tqdm(runs, unit="run"):
@@ -361,22 +375,25 @@ def carried_out(runs: list[Run], workers: int) -> Iterable[tuple[Run, dict[str, 
 
 
 def one_thread() -> None:
+    """Prepare a process of the pool."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and ends its processes
     torch.set_num_threads(1)
 
 
 def finished(folder: Path, table: str) -> list[Run]:
-    """The runs that the table holds; their rows are written last, and together."""
+    """List the runs that the table holds; their rows are written last, and together."""
     return list(dict.fromkeys(run_of(row) for row in read(folder / f"{table}.csv")))
 
 
 def run_of(row: dict[str, str]) -> Run:
+    """Read the run off a row of a table."""
     return Run(
         row["kind"], int(row["batch_size"]), row["shift"], float(row["rate"]), int(row["seed"])
     )
 
 
 def read(file: Path) -> list[dict[str, str]]:
+    """Read the rows of a table; a missing one has none."""
     return list(csv.DictReader(file.open(encoding="utf-8"))) if file.exists() else []
 
 
@@ -398,6 +415,7 @@ def store(folder: Path, table: str, run: Run, rows: dict[str, list[tuple]]) -> N
 
 
 def same(folder: Path, table: str, run: Run, rows: list[tuple]) -> bool:
+    """Compare a run's rows with the stored ones, and print where they differ."""
     stored = [tuple(row.values()) for row in read(folder / f"{table}.csv") if run_of(row) == run]
     again = [tuple(map(str, row)) for row in rows]
     if stored != again:

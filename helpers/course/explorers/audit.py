@@ -65,10 +65,10 @@ class AuditExplorer(Live):
     def __init__(self, model: nn.Module | None = None):
         super().__init__("audit")
         self._given = None if model is None else audit(model)
-        found = {label: _of_builder(*preset) for label, preset in PRESETS.items()}
-        self._views = [W.HTML(frame(one)) for one in found.values()]
+        audits = {label: _of_builder(*preset) for label, preset in PRESETS.items()}
+        self._views = [W.HTML(frame(each)) for each in audits.values()]
         self._views.append(W.HTML(frame(self._given)))
-        sentences = {label: sentence(one) for label, one in found.items()}
+        sentences = {label: sentence(each) for label, each in audits.items()}
         if self._given is not None:
             sentences = {GIVEN: sentence(self._given), **sentences}
         self.text = "\n".join(f"{label}: {words}" for label, words in sentences.items())
@@ -120,16 +120,17 @@ class AuditExplorer(Live):
 
     @property
     def frames(self) -> list[str]:
+        """The presets' HTML, and last the live one."""
         return [view.value for view in self._views]
 
     def _draw(self) -> None:
         """Show as "custom" what the controls say; if there is no such thing only say why not."""
         builder, weights = self.state
         try:
-            found = self._given if builder == GIVEN else _of_builder(builder, weights)
+            chosen = self._given if builder == GIVEN else _of_builder(builder, weights)
         except ValueError as error:
             return self._say(str(error))
-        self._views[-1].value = frame(found)
+        self._views[-1].value = frame(chosen)
         self._say("")
         with self._not_following():
             self.preset.index = len(PRESETS)
@@ -150,22 +151,22 @@ class AuditExplorer(Live):
             self._soon(self._draw)
 
 
-def sentence(found: Audit) -> str:
+def sentence(audited: Audit) -> str:
     """The audit in one line: the layers, and each finding by its code."""
-    codes = "; ".join(f"{finding.code} in {finding.subject}" for finding in found.findings)
-    return f"{found.headline} {codes}." if codes else found.headline
+    codes = "; ".join(f"{finding.code} in {finding.subject}" for finding in audited.findings)
+    return f"{audited.headline} {codes}." if codes else audited.headline
 
 
-def frame(found: Audit | None) -> str:
+def frame(audited: Audit | None) -> str:
     """The HTML of an audit, its layers in a table below; without one, a sentence in its place.
 
     Either takes the same room; what is longer scrolls, by keyboard too.
     """
-    words = UNTOUCHED if found is None else found._repr_html_()
+    words = UNTOUCHED if audited is None else audited._repr_html_()
     return (
         f'<div class="audit-words" role="status" {SCROLLS} aria-label="findings">'
         f'{words}</div><div class="audit-layers" role="region" {SCROLLS} '
-        f'aria-label="layers">{"" if found is None else _table(found.layers)}</div>'
+        f'aria-label="layers">{"" if audited is None else _table(audited.layers)}</div>'
     )
 
 

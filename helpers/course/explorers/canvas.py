@@ -28,9 +28,11 @@ class Canvas:
         self._palette = palette
 
     def line(self, points, color, width=1.0) -> None:
+        """Through all `points`."""
         self._draw.line(_scaled(points), color, round(FINE * width), joint="curve")
 
     def dashed(self, start, end, color, width=1.5, dash=4) -> None:
+        """A straight line of dashes, with gaps of 3 px."""
         start, end = np.array(start, float), np.array(end, float)
         length = np.hypot(*(end - start))
         for first in np.arange(0, length, dash + 3):
@@ -38,6 +40,7 @@ class Canvas:
             self.line(start + part[:, None] * (end - start), color, width)
 
     def polygon(self, points, color) -> None:
+        """Filled."""
         self._draw.polygon(_scaled(points), color)
 
     def box(self, left, top, right, bottom, color) -> None:
@@ -47,6 +50,7 @@ class Canvas:
             self._draw.rectangle((left, top, right - 1, bottom - 1), color)
 
     def disc(self, x, y, radius, fill, outline="white") -> None:
+        """Filled, and outlined by 1 px."""
         corners = _scaled([(x - radius, y - radius), (x + radius, y + radius)])
         self._draw.ellipse(corners, fill, outline, FINE)
 
@@ -63,6 +67,7 @@ class Canvas:
         return picture
 
     def png(self) -> bytes:
+        """In the palette's colors, without dithering."""
         out = io.BytesIO()
         self.finished().quantize(palette=self._palette, dither=Image.Dither.NONE).save(out, "png")
         return out.getvalue()
@@ -89,16 +94,19 @@ def palette_of(colors: np.ndarray) -> Image.Image:
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    found = MaxNLocator(count, steps=[1, 2, 5, 10]).tick_values(low, high)
-    return [tick for tick in found if low <= tick <= high]
+    """About `count` round numbers from `low` to `high`."""
+    values = MaxNLocator(count, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return [tick for tick in values if low <= tick <= high]
 
 
 def tick_words(value: float) -> str:
+    """A tick's label, with a true minus sign."""
     return f"{round(value, 9) + 0.0:g}".replace("-", "−")
 
 
 @lru_cache
 def font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib."""
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 

@@ -85,10 +85,12 @@ class View:
 
     @property
     def found(self) -> int:
+        """How many detections take an object."""
         return sum(box.matched for box in self.boxes)
 
     @property
     def false(self) -> int:
+        """How many detections take none."""
         return len(self.boxes) - self.found
 
     @property
@@ -185,8 +187,8 @@ class Feeding:
 @cache
 def pictures() -> Mapping[str, tuple[Tensor, dict[str, Tensor] | None]]:
     """Name → image (3, 128, 128) in 0–1 and its target: held-out scenes, and photos without one."""
-    found = {f"scene {i}": scene for i, scene in enumerate(scenes(SCENES, SEED))}
-    return found | {name: (photos.load(name, SIZE)[0], None) for name in photos.NAMES}
+    held_out = {f"scene {i}": scene for i, scene in enumerate(scenes(SCENES, SEED))}
+    return held_out | {name: (photos.load(name, SIZE)[0], None) for name in photos.NAMES}
 
 
 def formats() -> list[str]:
@@ -202,6 +204,7 @@ def two_digits(number: float) -> str:
 
 
 def between(span: tuple[float, float]) -> str:
+    """Both ends of a range in words."""
     return " … ".join(map(two_digits, span))
 
 
@@ -265,8 +268,8 @@ def _matched(
     ]
     if target is None:
         return boxes, None
-    found = set(taken.values())
+    matched_objects = set(taken.values())
     objects = zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True)
     return boxes, [
-        Box(tuple(box), label, 1.0, i in found) for i, (box, label) in enumerate(objects)
+        Box(tuple(box), label, 1.0, i in matched_objects) for i, (box, label) in enumerate(objects)
     ]

@@ -39,7 +39,7 @@ class PyramidState(NamedTuple):
     kind: str = BATCHNORM
 
 
-class Found(NamedTuple):
+class SureBox(NamedTuple):
     """A sure box: xyxy in pixels of the resized image, its label and score, where it comes from.
 
     Levels are the 2 of P2.
@@ -80,7 +80,7 @@ class View:
     proposed: int
     pooled: int
     of: int
-    boxes: list[Found]
+    boxes: list[SureBox]
     truth: list[tuple[tuple[float, ...], int]] | None
     changed: Changes
 
@@ -100,8 +100,8 @@ class View:
         words += f". {self.pyramid_level}: {self.anchor_count} anchors of "
         words += f"{self.anchor_size:.0f} px, {self.proposed} of {self.of} proposals by it, "
         words += f"{self.pooled} pooled from it. "
-        found = ", ".join(f"{CLASSES[box.label]} P{box.pooled_from}" for box in self.boxes)
-        words += f"Boxes: {found or 'none'}."
+        names = ", ".join(f"{CLASSES[box.label]} P{box.pooled_from}" for box in self.boxes)
+        words += f"Boxes: {names or 'none'}."
         if state.kind != BATCHNORM:
             words += f" Lost of BatchNorm's {self.changed.boxes} boxes (IoU below 0.9): "
             words += f"{self.changed.lost}."
@@ -210,7 +210,7 @@ def _unnormalized(model: FasterRCNN, walked: Walk) -> Tensor:
     return walked.image[0, :, :height, :width] * std + mean
 
 
-def _sure(walked: Walk, image: Tensor) -> list[Found]:
+def _sure(walked: Walk, image: Tensor) -> list[SureBox]:
     rows, columns = (got / given for got, given in zip(walked.size, image.shape[1:], strict=True))
     kept = walked.result["scores"] >= SURE
     source = walked.source[kept]
@@ -218,7 +218,7 @@ def _sure(walked: Walk, image: Tensor) -> list[Found]:
     values = (walked.result["labels"][kept], walked.result["scores"][kept])
     values += walked.proposed_by[source], walked.pooled_from[source]
     return [
-        Found(tuple(box), *rest)
+        SureBox(tuple(box), *rest)
         for box, *rest in zip(boxes.tolist(), *(v.tolist() for v in values), strict=True)
     ]
 

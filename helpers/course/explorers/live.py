@@ -35,6 +35,7 @@ class Live:
 
     @property
     def message(self) -> str:
+        """The HTML of the sentence about the latest bad input; empty of words after good input."""
         return self._error.value
 
     @contextmanager

@@ -132,12 +132,14 @@ class NormExplorer(Live):
 
     @property
     def state(self) -> NormState:
+        """What the controls say."""
         channel = None if self.mean.value else self.channel.value
         a, b = (side.value for side in self.sides.values())
         return NormState(a, b, self.photo.value, self.stage.value, channel)
 
     @property
     def frame(self) -> str:
+        """The HTML of the live picture."""
         return self._live.value
 
     def _view(self, state: NormState) -> View:

@@ -44,6 +44,7 @@ class Collage(Canvas):
         self._below.append((left, top, pixels))
 
     def png(self) -> bytes:
+        """The canvas over the pictures, in the colors of all."""
         finished = self.finished()
         key = (np.asarray(finished) == ImageColor.getrgb(KEY)).all(2)
         whole = np.array(finished.quantize(palette=self._palette, dither=Image.Dither.NONE))
@@ -103,6 +104,7 @@ class Tags:
         self.taken: list[tuple[int, int, int]] = []
 
     def add(self, box: tuple[int, int, int, int], words: str, fill: str, color: str) -> None:
+        """Label a box with `words` in `color` on `fill`."""
         left, top, _, bottom = box
         _, first, end, last = self._limits
         width = int(font(12).getlength(words)) + 6

@@ -152,9 +152,9 @@ def _placed(box: Box) -> list[int]:
     return [PHOTO + x, TOP + y, PHOTO + right, TOP + bottom]
 
 
-def _draw_histogram(canvas: Collage, start: int, title: str, found: Histogram) -> None:
+def _draw_histogram(canvas: Collage, start: int, title: str, histogram: Histogram) -> None:
     bottom = start + TOP + PLOT
-    low, high = found.limits
+    low, high = histogram.limits
 
     def column(value):
         return LEFT + (RIGHT - LEFT) * (value - low) / ((high - low) or 1.0)
@@ -166,13 +166,13 @@ def _draw_histogram(canvas: Collage, start: int, title: str, found: Histogram) -
 
     canvas.text(LEFT, start + 4, title, "lt", 15)
     canvas.box(LEFT, start + 26, LEFT + 14, start + 38, FILL)
-    words = f"now {between(found.span)}"
+    words = f"now {between(histogram.span)}"
     canvas.text(LEFT + 20, start + 32, words)
     at = LEFT + 20 + int(font(13).getlength(words)) + 18
     canvas.line([(at, start + 32), (at + 14, start + 32)], BLACK, 2)
-    canvas.text(at + 20, start + 32, f"right {between(found.right_span)}")
-    canvas.polygon(outline(found.fed), FILL)
-    canvas.line(outline(found.right), BLACK, 1.5)
+    canvas.text(at + 20, start + 32, f"right {between(histogram.right_span)}")
+    canvas.polygon(outline(histogram.fed), FILL)
+    canvas.line(outline(histogram.right), BLACK, 1.5)
     canvas.line([(LEFT, bottom), (RIGHT, bottom)], AXIS)
     for tick in ticks(low, high, 5):
         canvas.line([(column(tick), bottom), (column(tick), bottom + 4)], AXIS)

@@ -30,6 +30,7 @@ class Side:
 
     @classmethod
     def all(cls, network: str, kind: str) -> "Side":
+        """The same kind in every stage."""
         return cls(network, (kind,) * len(STAGES))
 
 
@@ -133,15 +134,15 @@ def sentence(state: NormState, rows: dict[str, Row], eps: float) -> str:
 
 def causes(state: NormState, eps: float) -> dict[str, str]:
     """Stage → what makes A's and B's layers different functions there, where they are."""
-    found = {}
+    by_stage = {}
     for stage, *kinds in zip(STAGES, state.a.kinds, state.b.kinds, strict=True):
         if IDENTITY in kinds and kinds[0] != kinds[1]:
-            found[stage] = MISSING
+            by_stage[stage] = MISSING
         elif BATCH in kinds and kinds[0] != kinds[1]:
-            found[stage] = STATISTICS
+            by_stage[stage] = STATISTICS
         elif len({eps if FROZEN_EPS.get(kind) is None else FROZEN_EPS[kind] for kind in kinds}) > 1:
-            found[stage] = EPS
-    return found
+            by_stage[stage] = EPS
+    return by_stage
 
 
 def _refuse_nan(letter: str, side: Side, maps: dict[str, Tensor], networks: Variants) -> None:

@@ -41,15 +41,15 @@ class Variants:
         """Stage → feature map (N,C,H,W), for one kind per stage; `key` tells images apart."""
         if len(kinds) != len(self.original):
             raise ValueError(f"One kind for each of {', '.join(self.original)}, not {len(kinds)}.")
-        found, x = {}, image
+        maps, x = {}, image
         for number, stage in enumerate(self.original, 1):
             choice = (key, kinds[:number])
             if choice not in self._maps:
                 self._maps[choice] = self.part(stage, kinds[number - 1])(x)
             self._maps.move_to_end(choice)
-            found[stage] = x = self._maps[choice]
+            maps[stage] = x = self._maps[choice]
         self._forget()
-        return found
+        return maps
 
     def _forget(self) -> None:
         size = sum(tensor.nbytes for tensor in self._maps.values())

@@ -1,4 +1,4 @@
-"""The stored costs of normalization and NMS of data/results/speed, a file for each device."""
+"""The stored times and memory of normalization and NMS, a file for each device."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,19 +16,19 @@ STAGES = {  # a normalization layer at the end of each of ResNet-50's stages at 
     "layer3": [1024, 14, 14],
     "layer4": [2048, 7, 7],
 }
-SUBJECTS = (*STAGES, "body", "detector")
 FORWARD, BOTH = "forward", "forward+backward"
 BASE = "BN eval"  # what ratios are over
 COPYING = "copying"
 STAGE_4, TWO_LINEAR = "stage 4 on every proposal", "two linear layers on every proposal"
 C4, FPN = "body to C4", "body and FPN"
 
+Points = list[tuple[float, float]]
+
 
 class Cost(NamedTuple):
-    """One way to normalize: median ms, its ratio over BASE with the spread, whether it is resolved.
+    """What one way to normalize costs: its median ms, and the ratio of its time over BASE's.
 
-    `least`: the ms that the bytes it has to move would take at the bandwidth of copying, and `kept`
-    the bytes kept for backward; None where they are not counted.
+    The ratio is resolved if it differs from 1 by more than its spread.
     """
 
     way: str
@@ -36,11 +36,10 @@ class Cost(NamedTuple):
     ratio: float
     spread: float
     is_resolved: bool
-    least: float | None
-    kept: int | None
 
     @property
     def words(self) -> str:
+        """The ratio and its spread as text."""
         if self.way == BASE:
             return "1"
         if not self.is_resolved:
@@ -50,9 +49,9 @@ class Cost(NamedTuple):
 
 @cache
 def devices() -> Mapping[str, dict[str, Any]]:
-    """Name → what its file holds: about, norms, nms, heads; GPUs come first.
+    """Read every device's file, GPUs first: device → its sections about, norms, nms and heads.
 
-    FileNotFoundError if there is no file.
+    Raises FileNotFoundError if there is no file.
     """
     files = sorted(FOLDER.glob("*.json"))
     if not files:
@@ -60,103 +59,112 @@ def devices() -> Mapping[str, dict[str, Any]]:
             "No stored costs (data/results/speed): restore them with `git checkout -- data`, or "
             "measure your own with `make speed`."
         )
-    held = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    held.sort(key=lambda one: one["about"]["kind"] != "cuda")
-    return {one["about"]["device"]: one for one in held}
+    contents = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    contents.sort(key=lambda content: content["about"]["kind"] != "cuda")
+    return {content["about"]["device"]: content for content in contents}
 
 
 def gpus() -> list[str]:
-    """The GPUs among the devices; none if no such file is here."""
-    return [name for name, held in devices().items() if held["about"]["kind"] == "cuda"]
+    """Name the GPUs among the devices; the list may be empty."""
+    return [name for name, content in devices().items() if content["about"]["kind"] == "cuda"]
 
 
 def costs(device: str, subject: str, batch: int, dtype: str, step: str) -> list[Cost]:
-    """What each way costs in one of SUBJECTS; `step` is FORWARD or BOTH.
+    """List what each way to normalize costs in one of STAGES, the "body" or the "detector".
 
-    With cuDNN, where there is one. ValueError for an unknown device, and for what was not measured.
+    `batch` counts images and `step` is FORWARD or BOTH; GPUs use cuDNN. Raises ValueError for an
+    unknown device, and for what was not measured.
     """
     level = "layer" if subject in STAGES else subject
     wanted = {"level": level, "batch": batch, "dtype": dtype, "pass": step}
     if subject in STAGES:
         wanted["shape"] = STAGES[subject]
-    found = [
-        _cost(row)
-        for row in _of(device)["norms"]
-        if row["cudnn"] is not False
-        and "ms" in row
-        and all(row[key] == value for key, value in wanted.items())
+    each = [
+        Cost(*(row[name] for name in Cost._fields))
+        for row in _sections(device)["norms"]
+        if row["cudnn"] is not False and "ms" in row and wanted.items() <= row.items()
     ]
-    if not found:
-        raise ValueError(
-            f"{subject}, batch {batch}, {dtype}, {step} was not measured on {device}: choose "
-            "another batch or dtype."
-        )
-    return found
+    if not each:
+        raise ValueError(f"{subject}, batch {batch}, {dtype}, {step} was not measured on {device}.")
+    return each
 
 
 def cost(device: str, subject: str, batch: int, dtype: str, step: str, way: str) -> Cost:
-    """What one way costs: see `costs`. ValueError, too, for a way that was not measured."""
-    found = {cost.way: cost for cost in costs(device, subject, batch, dtype, step)}
-    if way not in found:
-        raise ValueError(f"{way!r} was not measured there: choose one of {', '.join(found)}.")
-    return found[way]
+    """Return what one way costs; see `costs`. Raises ValueError if it was not measured there."""
+    by_way = {each.way: each for each in costs(device, subject, batch, dtype, step)}
+    if way not in by_way:
+        raise ValueError(f"{way!r} was not measured there: choose one of {', '.join(by_way)}.")
+    return by_way[way]
 
 
-def layer_times(device: str, ways: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
-    """Way → (MiB moved, ms) of each float32 forward pass of a layer alone, the least bytes first.
+def layer_times(device: str, ways: Sequence[str]) -> dict[str, Points]:
+    """Return way → (MiB moved, ms) of each forward pass of a layer alone, in float32.
 
-    Also COPYING: the least time of copying a map, whose bytes are read and written. ValueError for
-    an unknown device. A way whose bytes are not counted has no points.
+    The points of a way go from the fewest bytes to the most; it has none if its bytes are not
+    counted. COPYING, added first, is the fastest copy that reads and writes as many bytes. Raises
+    ValueError for an unknown device.
     """
-    found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    times: dict[str, Points] = {way: [] for way in ways}
     copying: dict[float, float] = {}
-    for row in _of(device)["norms"]:
+    for row in _sections(device)["norms"]:
         if "moved" not in row or row["cudnn"] is False:
             continue
         if (row["dtype"], row["pass"]) != ("float32", FORWARD):
             continue
         mebibytes = row["moved"] / 2**20
         if row["way"] in ways:
-            found[row["way"]].append((mebibytes, row["ms"]))
+            times[row["way"]].append((mebibytes, row["ms"]))
         if row["way"] == BASE:
             ms = 1000 * row["moved"] / row["copy_bandwidth"]
             copying[mebibytes] = min(ms, copying.get(mebibytes, ms))
-    found = {COPYING: list(copying.items())} | found
-    return {way: sorted(points) for way, points in found.items()}
+    times = {COPYING: list(copying.items())} | times
+    return {way: sorted(points) for way, points in times.items()}
 
 
 def images_that_fit(device: str, way: str, dtype: str, gigabytes: float) -> int:
-    """How many images' forward and backward pass through ResNet-50's body takes so much memory.
+    """Estimate how many images go forward and backward through ResNet-50's body in this memory.
 
-    800 × 1088 px, the body alone, no optimizer. From the measured peaks of 2 and of 8 images, by a
-    straight line. ValueError for an unknown device, and where no peak was measured.
+    The images have 800 × 1088 px, and there is no optimizer. The estimate is a straight line
+    through the measured peaks of 2 and of 8 images. Raises ValueError for an unknown device, and
+    where no peak was measured.
     """
+    wanted = {"level": "body", "dtype": dtype, "way": way, "pass": BOTH, "cudnn": True}
     peaks = {
         row["batch"]: row["peak"]
-        for row in _of(device)["norms"]
-        if (row["level"], row["dtype"], row["way"]) == ("body", dtype, way)
-        and row["pass"] == BOTH
-        and row["cudnn"]
-        and "peak" in row
+        for row in _sections(device)["norms"]
+        if "peak" in row and wanted.items() <= row.items()
     }
-    if not {2, 8} <= set(peaks):
+    if not {2, 8} <= peaks.keys():
         raise ValueError(f"{way}, {dtype}: no peak of memory was measured on {device}.")
-    an_image = (peaks[8] - peaks[2]) / 6
-    return 2 + int((1e9 * gigabytes - peaks[2]) // an_image)
+    per_image = (peaks[8] - peaks[2]) / 6
+    return 2 + int((1e9 * gigabytes - peaks[2]) // per_image)
 
 
 def head_ms(device: str, proposals: int) -> dict[str, float]:
-    """STAGE_4, TWO_LINEAR, C4, FPN → ms, for so many proposals; ValueError as in `nms_ms`."""
-    found = {
-        row["what"]: row["ms"] for row in _of(device)["heads"] if row["proposals"] == proposals
-    }
-    if not found:
+    """Return the ms of STAGE_4, TWO_LINEAR, C4 and FPN for so many proposals.
+
+    Raises ValueError for an unknown device, and for what was not measured.
+    """
+    rows = [row for row in _sections(device)["heads"] if row["proposals"] == proposals]
+    if not rows:
         raise ValueError(f"{proposals} proposals were not measured on {device}.")
-    return found
+    return {row["what"]: row["ms"] for row in rows}
 
 
-def nms_times(candidates: int) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """Device → "trick" and "loop" → (classes, ms) of suppressing so many boxes; see `nms_ms`."""
+def nms_ms(device: str, candidates: int, classes: int) -> dict[str, float]:
+    """Return the median ms of suppressing so many boxes: "agnostic", "trick" and "loop".
+
+    The IoU is 0.5. Raises ValueError for an unknown device, and for what was not measured.
+    """
+    wanted = {"what": "classes", "candidates": candidates, "classes": classes}
+    rows = [row for row in _sections(device)["nms"] if wanted.items() <= row.items()]
+    if not rows:
+        raise ValueError(f"{candidates} candidates of {classes} classes were not measured.")
+    return {row["way"]: row["ms"] for row in rows}
+
+
+def nms_times(candidates: int) -> dict[str, dict[str, Points]]:
+    """Return device → "trick" and "loop" → (classes, ms) of suppressing so many boxes."""
     return {
         device: {
             way: [(number, nms_ms(device, candidates, number)[way]) for number in CLASSES]
@@ -167,61 +175,44 @@ def nms_times(candidates: int) -> dict[str, dict[str, list[tuple[int, float]]]]:
 
 
 def nms_shares(device: str) -> list[dict[str, Any]]:
-    """NMS's share of forward passes of ResNet-50's detector, the fewest boxes first.
+    """List NMS's share of forward passes of ResNet-50's detector, the fewest boxes first.
 
-    Rows with `candidates` of the RPN and of the box head, `size`, `share`.
+    A row has "share", the "ms" of the pass, and "candidates", of the RPN and of the box head.
     """
-    rows = [row for row in _of(device)["nms"] if row["what"] == "share"]
+    rows = [row for row in _sections(device)["nms"] if row["what"] == "share"]
     return [row for row in rows if "resnet50" in row["model"]]
 
 
 def part_shares(device: str) -> dict[str, tuple[float, float]]:
-    """Part of ResNet-50's detector → its share of a pass, and what an unwaiting timer says."""
-    rows = [row for row in _of(device)["nms"] if row["what"] == "parts"]
+    """Return part of ResNet-50's detector → its share of a pass, true and as shown on the CPU.
+
+    The second is what a timer on the CPU says that does not wait for the GPU.
+    """
+    rows = [row for row in _sections(device)["nms"] if row["what"] == "parts"]
     return {row["part"]: (row["share"], row["unwaited"]) for row in rows}
 
 
 @cache
-def mxnet() -> Mapping[str, Any]:
-    """The times recorded from MXNet 1.9.1 on a CPU: see data/golden/README.md."""
+def mxnet_times() -> Mapping[str, Any]:
+    """Read the times recorded from MXNet 1.9.1 on a CPU; data/golden/README.md describes them."""
     return json.loads((DATA / "golden" / "mxnet_timing.json").read_text(encoding="utf-8"))
 
 
-def mxnet_nms(proposals: int) -> dict[str, list[tuple[int, float]]]:
-    """MXNet's `box_nms` as GluonCV 0.2 ("one list") and 0.10 ("per class") did → (classes, ms).
+def mxnet_nms(proposals: int) -> dict[str, Points]:
+    """Return the (classes, ms) of MXNet's `box_nms`, called as by GluonCV 0.2 and by 0.10.
 
-    Each proposal is a box of every class. KeyError for proposals that were not recorded.
+    Version 0.2 gave it "one list", 0.10 calls it "per class"; each proposal is a box of every
+    class. Raises KeyError for a number of proposals that was not recorded.
     """
     names = {"v0.2 flat (1,C*N,6)": "one list", "v0.10 batched (C,N,6)": "per class"}
-    rows = {names[r["style"]]: r for r in mxnet()["nms"]["rows"] if r["N"] == proposals}
+    rows = {names[r["style"]]: r for r in mxnet_times()["nms"]["rows"] if r["N"] == proposals}
     return {
         name: [(int(classes), ms) for classes, ms in rows[name]["median_ms"].items()]
         for name in names.values()
     }
 
 
-def nms_ms(device: str, candidates: int, classes: int) -> dict[str, float]:
-    """Way ("agnostic", "trick", "loop") → median ms of suppressing so many boxes at IoU 0.5.
-
-    ValueError for an unknown device, and for what was not measured.
-    """
-    found = {
-        row["way"]: row["ms"]
-        for row in _of(device)["nms"]
-        if row["what"] == "classes" and (row["candidates"], row["classes"]) == (candidates, classes)
-    }
-    if not found:
-        raise ValueError(f"{candidates} candidates of {classes} classes were not measured.")
-    return found
-
-
-def _of(device: str) -> Mapping[str, Any]:
+def _sections(device: str) -> Mapping[str, Any]:
     if device not in devices():
         raise ValueError(f"No device {device!r} here: choose one of {', '.join(devices())}.")
     return devices()[device]
-
-
-def _cost(row: Mapping[str, Any]) -> Cost:
-    least = 1000 * row["moved"] / row["copy_bandwidth"] if "moved" in row else None
-    values = (row[name] for name in ("way", "ms", "ratio", "spread", "is_resolved"))
-    return Cost(*values, least, row.get("kept"))

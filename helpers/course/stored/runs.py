@@ -1,7 +1,6 @@
-"""The stored fine-tuning runs of data/results/small_batches, and differences paired by seed."""
+"""The stored fine-tuning runs of data/results/small_batches, and how they are compared."""
 
 import csv
-from collections.abc import Iterable, Mapping
 from itertools import product
 from statistics import fmean
 from typing import NamedTuple
@@ -12,7 +11,6 @@ from helpers import DATA
 
 FOLDER = DATA / "results" / "small_batches"
 TABLES = ("runs", "extra")
-SCORES = ("recall", "ap", "false_positives")
 STATISTICS_SOURCES = ("moving average", "moving average, corrected", "recalibrated", "own")
 LEVEL = 0.95
 RATE = 0.01  # the learning rate of all runs but a few in extra.csv
@@ -22,9 +20,9 @@ BySeed = dict[int, float]
 
 
 class Difference(NamedTuple):
-    """Of paired runs: the differences by seed, their mean, its bootstrap interval.
+    """How much runs differ that are paired by seed: each pair, the mean, its bootstrap interval.
 
-    As text: mean, interval, and how many pairs have the sign of the mean.
+    As text it gives the mean, the interval, and how many pairs have the sign of the mean.
     """
 
     pairs: tuple[float, ...]
@@ -41,15 +39,16 @@ class Difference(NamedTuple):
 
 
 def load_runs(table: str | None = None, **wanted) -> Rows:
-    """The rows of runs.csv and extra.csv, or of one table: "curves" and "distances", too.
+    """Read the rows of one table that have the `wanted` values in their columns.
 
-    Only those with the `wanted` values in their columns. Numbers are numbers. ValueError for a
-    table that there is not, FileNotFoundError for a missing file.
+    The tables are "runs", "extra", "curves" and "distances"; without a name, runs and extra are
+    read. Numbers become int or float. Raises ValueError for another name, and FileNotFoundError
+    if the file is missing.
     """
     names = TABLES if table is None else (table,)
     if not {*names} <= {*TABLES, "curves", "distances"}:
         raise ValueError(f"No table {table!r} here: choose runs, extra, curves or distances.")
-    rows = []
+    rows: Rows = []
     for name in names:
         file = FOLDER / f"{name}.csv"
         if not file.exists():
@@ -63,29 +62,35 @@ def load_runs(table: str | None = None, **wanted) -> Rows:
 
 
 def by_seed(rows: Rows, column: str = "recall", **wanted) -> BySeed:
-    """Seed → value of `column`, of the rows that have the `wanted` values in other columns.
+    """Return seed → value of `column`, for the rows with the `wanted` values in other columns.
 
-    ValueError if there is no such row, and if a seed has several.
+    Raises ValueError if there is no such row, or if a seed has several.
     """
-    found: BySeed = {}
+    values: BySeed = {}
     for row in rows:
-        if all(row[name] == value for name, value in wanted.items()):
-            if row["seed"] in found:
+        if wanted.items() <= row.items():
+            if row["seed"] in values:
                 raise ValueError(f"Several rows of seed {row['seed']} fit {wanted}: say more.")
-            found[row["seed"]] = row[column]
-    if not found:
+            values[row["seed"]] = row[column]
+    if not values:
         raise ValueError(f"No stored run fits {wanted}.")
-    return found
+    return values
 
 
 def by_size(rows: Rows, column: str = "recall", **wanted) -> dict[int, BySeed]:
-    """Batch size → `by_seed`, for the sizes that such rows have, the smallest first."""
+    """Return batch size → `by_seed`, for the sizes that such rows have, the smallest first."""
     return _by("batch_size", rows, column, wanted)
 
 
 def by_rate(rows: Rows, column: str = "recall", **wanted) -> dict[float, BySeed]:
-    """Learning rate → `by_seed`, likewise."""
+    """Return learning rate → `by_seed`, the lowest rate first."""
     return _by("rate", rows, column, wanted)
+
+
+def by_update(rows: Rows, column: str, **wanted) -> dict[int, list[float]]:
+    """Return update → the value of each run, in the order of training; `rows` are of "curves"."""
+    curve = _by("update", rows, column, wanted)
+    return {update: list(values.values()) for update, values in curve.items()}
 
 
 def _by(name: str, rows: Rows, column: str, wanted: dict) -> dict:
@@ -96,10 +101,11 @@ def _by(name: str, rows: Rows, column: str, wanted: dict) -> dict:
 
 
 def difference(a: BySeed, b: BySeed) -> Difference:
-    """b − a, paired by seed, with the interval of the exact bootstrap: all resamples, no chance.
+    """Subtract a from b, seed by seed, and bootstrap the mean.
 
-    The interval holds the middle 95 % of the means of all n^n resamples of the n differences. With
-    few pairs it is too narrow. ValueError for fewer than two common seeds.
+    The interval holds the middle 95 % of the means of all n^n resamples of the n differences, so
+    that no chance enters; with few pairs it is too narrow. Raises ValueError for fewer than two
+    seeds in common, and for more than 7.
     """
     pairs = tuple(b[seed] - a[seed] for seed in sorted(a.keys() & b.keys()))
     if len(pairs) < 2:
@@ -109,9 +115,10 @@ def difference(a: BySeed, b: BySeed) -> Difference:
 
 
 def correlation(a: dict[int, BySeed], b: dict[int, BySeed]) -> tuple[float, list[float]]:
-    """Pearson's, over all runs of both; and over the seeds at each batch size by itself.
+    """Correlate two values (Pearson), over all runs, and over the seeds at each batch size alone.
 
-    `a`, `b`: batch size → seed → value, as `by_size` gives them. NaN where nothing varies.
+    `a` and `b` are batch size → seed → value, as `by_size` returns them. A correlation is NaN where
+    nothing varies.
     """
     pairs = {size: np.array([(a[size][seed], b[size][seed]) for seed in a[size]]) for size in a}
     with np.errstate(invalid="ignore"):
@@ -119,19 +126,19 @@ def correlation(a: dict[int, BySeed], b: dict[int, BySeed]) -> tuple[float, list
         return float(np.corrcoef(np.concatenate(list(pairs.values())).T)[0, 1]), within
 
 
-def mean(values: Mapping[int, float]) -> float:
+def mean(values: BySeed) -> float:
+    """Return the mean over the seeds."""
     return fmean(values.values())
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """+0.012, −0.150, and 0.000 without a sign."""
+    """Write a number with its sign: +0.012, −0.150; what rounds to zero has none."""
     words = f"{value:+.{digits}f}"
-    return (words[1:] if not float(words) else words).replace("-", "−")
+    return (words if float(words) else words[1:]).replace("-", "−")
 
 
-def _resampled(values: Iterable[float]) -> np.ndarray:
-    """The means of all resamples with replacement; n^n of them, so of at most 7 values."""
-    values = list(values)
+def _resampled(values: tuple[float, ...]) -> np.ndarray:
+    """The means of all n^n resamples with replacement."""
     if len(values) > 7:
         raise ValueError(f"All resamples of {len(values)} values are too many: give 7 at most.")
     return np.array(list(product(values, repeat=len(values)))).mean(1)

@@ -1,0 +1,177 @@
+"""Exercises: the notebook's solution passes, plausible mistakes are named, and nothing raises."""
+
+import ast
+import copy
+import re
+
+import numpy as np
+import pytest
+import torch
+from notebook_rules import ROOT, exercise_sections, make
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from helpers.course.checkers import FILES, frozen_batchnorm, load_all
+from helpers.course.checkers.checker import Verdict
+from helpers.course.checkers.frozen_batchnorm import EPS_TRAINED, layers_to_mend, preparing
+from helpers.course.exercises import check
+
+CHECKERS = load_all()
+NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
+EXERCISES = [
+    section
+    for path in NOTEBOOKS
+    for section in exercise_sections(make.loads(path.read_text(encoding="utf-8")))
+]
+
+
+def solutions():
+    """Key → the function that the notebook's solution defines and its last cell has checked."""
+    found = {}
+    for _, text, cells in EXERCISES:
+        namespace = {"torch": torch, "nn": nn}
+        for block in re.findall(r"<summary>Solution</summary>\s+```python\n(.*?)```", text, re.S):
+            exec(block, namespace)
+        for node in ast.walk(ast.parse(cells[-1].source)):
+            match node:
+                case ast.Call(ast.Name("check"), [ast.Constant(key), ast.Name(name)]):
+                    found[key] = namespace[name]
+    return found
+
+
+SOLUTIONS = solutions()
+
+
+def test_every_exercise_has_a_checker_and_every_checker_an_exercise():
+    assert len(SOLUTIONS) == len(EXERCISES) and SOLUTIONS.keys() == CHECKERS.keys()
+
+
+def test_only_the_file_of_a_key_is_loaded():
+    """No detector is loaded for the exercises of a lesson that has none."""
+    for name in "exercises", "checkers/__init__", "checkers/checker", "checkers/two_backbones":
+        text = (ROOT / "helpers" / "course" / f"{name}.py").read_text(encoding="utf-8")
+        for module in re.findall(r"^(?:from|import) (helpers[\w.]*)", text, re.MULTILINE):
+            assert module.startswith(("helpers.course.checkers", "helpers.course.questions"))
+    assert {key[:2] for key in CHECKERS} == FILES.keys()
+
+
+@pytest.mark.parametrize("key", CHECKERS)
+def test_right_and_wrong_attempts(key):
+    verdict = check(key, SOLUTIONS[key])
+    assert verdict.ok is True, verdict
+    assert repr(verdict).startswith("Right: ")
+    assert CHECKERS[key].wrong
+    for says, attempt in CHECKERS[key].wrong.items():
+        verdict = check(key, attempt)
+        assert verdict.ok is False and says in verdict.text, (says, verdict)
+        assert repr(verdict).startswith("Not yet: ")
+    for other in lambda *_: object(), lambda *_: "text":
+        verdict = check(key, other)
+        assert verdict.ok is False and "raises" not in verdict.text, verdict
+    assert check(key, SOLUTIONS[key]).ok, "an attempt has changed what the next one is given"
+
+
+@pytest.mark.parametrize("key", CHECKERS)
+def test_untouched_and_broken_attempts(key):
+    for untouched in ..., None, lambda *_: None, lambda *_: ...:
+        verdict = check(key, untouched)
+        assert verdict.ok is None
+        assert repr(verdict).startswith("Not attempted yet: ")
+
+    def broken(*_):
+        raise RuntimeError("first line\nsecond line")
+
+    assert repr(check(key, broken)) == "Not yet: your code raises RuntimeError: first line"
+    assert "takes 0 positional arguments" in repr(check(key, lambda: 1))
+    assert "StopIteration: no message" in repr(check(key, lambda *_: next(iter(()))))
+
+
+def test_what_is_no_function_or_no_exercise_gets_a_sentence():
+    assert "the function itself" in repr(check("01-gain", torch.ones(4)))
+    for key, near in ("01-tolerence", "near it: 01-tolerance"), ("nothing", "01-gain"), (5, "01-"):
+        with pytest.raises(LookupError, match=f"^There is no exercise {key!r}; .*{near}[^\n]*$"):
+            check(key, ...)
+
+
+def test_verdict_in_html():
+    html = Verdict(False, "`a < b` & more")._repr_html_()
+    assert "<strong>Not yet:</strong> <code>a &lt; b</code> &amp; more" in html
+
+
+def test_right_answers_in_another_form_pass():
+    right = SOLUTIONS["01-tolerance"]
+    for kind in bool, torch.tensor, np.bool_:
+        assert check("01-tolerance", lambda a, b, kind=kind: kind(right(a, b))).ok
+    assert check("01-gain", lambda *given: SOLUTIONS["01-gain"](*given).float()).ok
+    assert check("03-movers", lambda *given: set(SOLUTIONS["03-movers"](*given))).ok
+    shapes = {k: list(v) if k != "anchors" else v for k, v in SOLUTIONS["06-shapes"](0, 0).items()}
+    assert check("06-shapes", lambda *_: shapes).ok
+
+
+def test_other_right_ways_to_prepare_pass():
+    def load_last(network, state):
+        network, optimizer = preparing(load=False)(network, state)
+        network.load_state_dict(state)  # the frozen layers drop num_batches_tracked
+        return network, optimizer
+
+    def by_hand(network, state):
+        network.load_state_dict(state)
+        for part in network.stem, network.layer1:
+            frozen = FrozenBatchNorm2d(2, eps=part[1].eps)
+            frozen.load_state_dict(part[1].state_dict())
+            part[1] = frozen
+        network.stem.requires_grad_(False)
+        return network, torch.optim.AdamW(p for p in network.parameters() if p.requires_grad)
+
+    assert check("03-order", load_last).ok and check("03-order", by_hand).ok
+
+
+def test_mended_layer_computes_what_was_trained():
+    """Held against torch's own layer: the mend is exact, and the gain is the factor it was off."""
+    generator = torch.Generator().manual_seed(0)
+    x, v = (torch.rand(n, generator=generator, dtype=torch.float64) for n in (64, 8))
+    x = x.reshape(1, 8, 2, 4)
+
+    def run(running_var, eps):
+        return nn.functional.batch_norm(x, torch.zeros_like(v), running_var, eps=eps)
+
+    mended = SOLUTIONS["01-eps-mend"](v, 1e-3, 1e-5)
+    factor = SOLUTIONS["01-gain"](v, 1e-3, 1e-5).reshape(1, 8, 1, 1)
+    torch.testing.assert_close(run(mended, 1e-5), run(v, 1e-3))
+    torch.testing.assert_close(run(v, 1e-5), run(v, 1e-3) * factor)
+
+
+def test_mended_network_computes_what_was_trained():
+    network = frozen_batchnorm.network_to_mend()
+    trained = copy.deepcopy(network)
+    for layer in layers_to_mend(trained).values():
+        layer.eps = EPS_TRAINED
+    x = torch.rand(1, 2, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert not torch.allclose(network(x), trained(x), rtol=1e-9, atol=0)
+    network.load_state_dict(SOLUTIONS["03-mend"](trained.state_dict(), network, EPS_TRAINED))
+    torch.testing.assert_close(network(x), trained(x), rtol=1e-12, atol=1e-12)
+
+
+def moved(network, step):
+    """The names of the parameters and buffers that `step` changes."""
+    before = copy.deepcopy(network.state_dict())
+    step()
+    return [name for name, tensor in network.state_dict().items() if not tensor.equal(before[name])]
+
+
+def test_the_step_moves_what_is_named():
+    network, optimizer = frozen_batchnorm.network_in_training()
+    named = SOLUTIONS["03-movers"](network, optimizer)
+    assert moved(network, optimizer.step) == named == ["stem.weight", "neck.weight"]
+
+
+def test_what_is_prepared_trains_and_nothing_else():
+    network = frozen_batchnorm.network_to_prepare()
+    network, optimizer = SOLUTIONS["03-order"](network, network.state_dict())
+    x = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+
+    def step():
+        network.train()(x).square().sum().backward()
+        optimizer.step()
+
+    assert moved(network, step) == ["layer1.0.weight", "head.weight", "head.bias"]

@@ -1,0 +1,168 @@
+"""The figures of single lessons: marks where the numbers are, and descriptions that hold them."""
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.batch_statistics import collect
+from helpers.course import pictures
+from helpers.course.stored.costs import Cost
+from helpers.course.stored.runs import difference
+from helpers.faster_rcnn import walk
+from helpers.inputs.scenes import CLASSES, scenes
+from helpers.networks.detector import load_body, load_detector
+
+
+def dots(axes, marker=None):
+    """The coordinates of every mark, or of those of this kind."""
+    marked = [line for line in axes.lines if line.get_marker() != "None"]
+    chosen = [line.get_data() for line in marked if marker in (None, line.get_marker())]
+    return np.concatenate([np.stack([*map(list, data)], axis=1) for data in chosen if len(data[0])])
+
+
+def test_variance_picture_counts_and_places_every_channel():
+    variances = {"stem": torch.tensor([1e-3, 1e-2, 0.0]), "layer1": torch.tensor([1.0])}
+    fig, words = pictures.variance_picture(variances, eps_trained=1e-3, eps_layer=1e-5)
+    assert "stem 3 channels, median variance 1e-3 (scale off by 0.41); 1 have variance 0" in words
+    assert "layer1 1 channels, median variance 1 (scale off by 4.9e-4)" in words
+    x, y = fig.axes[0].lines[0].get_data()
+    assert np.allclose(y, np.sqrt((x + 1e-3) / (x + 1e-5)) - 1)
+    assert np.allclose(fig.axes[1].lines[0].get_xdata(), variances["stem"])
+
+
+def test_format_picture_shares_a_panel_between_formats_that_store_the_same():
+    photo = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    stored = {"plain": photo.clone(), "levels": 255 * photo, "other levels": 255 * photo + 0.5}
+    fig, words = pictures.format_picture(photo, stored)
+    titles = [" ".join(axes.get_title().split()) for axes in fig.axes]
+    assert titles == ["photo", "plain: 0 %", "levels, other levels: 99 %"]
+    assert words == "A photo in 3 formats, outside of 0–1: plain 0 %; levels, other levels 99 %."
+
+
+def test_score_picture_sorts_by_recall_and_says_every_number():
+    rows = {
+        "bad": {"recall": "0.100", "false_positives": "2.500"},
+        "good": {"recall": "0.900", "false_positives": "0.250"},
+    }
+    fig, words = pictures.score_picture(rows)
+    assert words == "Recall, and wrong boxes per image: good 0.90 and 0.25; bad 0.10 and 2.50."
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["good", "bad"]
+
+
+def test_run_picture_draws_every_run_and_says_every_mean():
+    series = {
+        "one": {1: {0: 0.5, 1: 0.7}, 16: {0: 0.9, 1: 0.8}},
+        "two": {1: {0: 0.25, 1: 0.35}, 4: {0: 0.1, 1: 0.1}},
+    }
+    fig, words = pictures.run_picture(series, "distance")
+    values = [v for runs in series.values() for seeds in runs.values() for v in seeds.values()]
+    assert sorted(dots(fig.axes[0])[:, 1]) == pytest.approx(sorted(values))
+    labels = [label.get_text() for label in fig.axes[0].get_xticklabels()]
+    assert labels == ["B = 1", "B = 4", "B = 16"]
+    assert words == (
+        "Distance by batch size, means of the runs: one: 0.6 at 1, 0.85 at 16; two: 0.3 at 1, "
+        "0.1 at 4."
+    )
+
+
+def test_curve_picture_draws_every_run_and_says_both_ends():
+    panels = {"loss": {"a": {10: [0.5, 0.7], 20: [0.2, 0.4]}}, "recall": {"b": {1: [3], 80: [4]}}}
+    fig, words = pictures.curve_picture(panels, "updates")
+    assert words == (
+        "Loss by updates. a: 0.6 at 10, 0.3 at 20. Recall by updates. b: 3 at 1, 4 at 80."
+    )
+    first, second, means = (list(line.get_ydata()) for line in fig.axes[0].lines)
+    assert (first, second, means) == ([0.5, 0.2], [0.7, 0.4], pytest.approx([0.6, 0.3]))
+    assert [label.get_text() for label in fig.axes[1].get_xticklabels()] == ["1", "80"]
+
+
+def test_cost_picture_draws_ratios_with_their_spread_and_hollow_if_not_told_apart():
+    base, train = Cost("BN eval", 2.0, 1.0, 0.0, False), Cost("BN train", 3.0, 1.5, 0.25, True)
+    frozen = Cost("FrozenBN", 2.1, 1.05, 0.1, False)
+    fig, words = pictures.cost_picture({"a layer": [base, train], "body": [base, frozen]}, "GPU")
+    assert words == (
+        "Time over BN eval on GPU. a layer: BN train 1.5 ± 0.25. body: FrozenBN not told apart "
+        "(± 0.1)."
+    )
+    (axes,) = fig.axes
+    assert sorted(dots(axes)[:, 0]) == [1.05, 1.5]
+    assert [bar.get_segments()[0][:, 0].tolist() for bar in axes.collections] == [
+        pytest.approx(ends) for ends in ([1.25, 1.75], [0.95, 1.15])
+    ]
+    one, _, other, *_ = axes.lines
+    assert (one.get_markerfacecolor() == "white", other.get_markerfacecolor()) == (False, "white")
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["BN train", "FrozenBN"]
+
+
+def test_difference_picture_draws_every_pair_and_the_interval():
+    found = difference({0: 0.5, 1: 0.5, 2: 0.5}, {0: 0.6, 1: 0.4, 2: 0.8})
+    fig, words = pictures.difference_picture({"a": found, "b": found}, "recall")
+    assert sorted(dots(fig.axes[0], "o")[:, 0]) == pytest.approx(sorted(2 * found.pairs))
+    bar = fig.axes[0].patches[0]
+    assert (bar.get_x(), bar.get_width()) == pytest.approx((found.low, found.high - found.low))
+    assert words == f"Paired differences of recall. a: {found}; b: {found}."
+
+
+def test_batch_picture_says_what_the_statistics_say():
+    images = torch.stack([x for x, _ in scenes(4, 4)])
+    channel = collect(load_body(), images)["stem"].channel(3)
+    _, words = pictures.batch_picture(channel, (1, 2))
+    one, two, pool = (channel.expected_variance(size).item() for size in (1, 2, 4))
+    shares = 100 * one / pool, 100 * two / pool
+    assert f"all 4 images: {shares[0]:.0f} % at B = 1, {shares[1]:.0f} % at B = 2." in words
+
+
+def test_block_picture_places_every_channel_and_counts_the_small_ones_by_block():
+    blocks = {
+        "stem": [(torch.tensor([0.0, 1e-4, 2.0]), False)],
+        "layer1": [(torch.tensor([1e-3, 5.0]), True), (torch.tensor([3.0]), False)],
+    }
+    fig, words = pictures.block_picture(blocks, limit=1e-3)
+    assert words == "Running variance of 6 channels in 3 layers. Below 1e-3, by block: stem 1."
+    *layers, _ = fig.axes[0].lines
+    assert [line.get_marker() for line in layers] == ["o", "^", "o"]
+    for number, (line, values) in enumerate(zip(layers, ([1e-4, 2], [1e-3, 5], [3]), strict=True)):
+        assert list(line.get_ydata()) == pytest.approx(values)
+        assert number < min(line.get_xdata()) <= max(line.get_xdata()) < number + 1
+    assert {text.get_text() for text in fig.axes[0].texts} == {"1", "channels below 1e-3:"}
+    none = pictures.block_picture({"stem": [(torch.ones(2), False)]}, 1e-3)[1]
+    assert none.endswith("in 1 layers. Below 1e-3, by block: none.")
+
+
+def test_power_picture_draws_its_points_on_axes_alike():
+    panels = {
+        "one": {"a": [(1, 2.0), (10, 3.0)], "limit": [(1, 0.5), (10, 5)]},
+        "other": {"a": [(1, 2.0), (1, 4.0)], "limit": [(1, 0.1), (10, 1)]},
+    }
+    fig, words = pictures.power_picture(panels, "bytes", "time", line="limit")
+    left, right = fig.axes
+    assert words == (
+        "Time by bytes, from, to. one: a 2 at 1 to 3 at 10; limit 0.5 at 1 to 5 at 10. "
+        "other: a 2 at 1 to 4 at 1; limit 0.1 at 1 to 1 at 10."
+    )
+    assert left.get_xlim() == right.get_xlim() and left.get_ylim() == right.get_ylim()
+    (a, limit), (twice, _) = left.lines, right.lines
+    assert a.get_marker() == "o" and a.get_linestyle() == "-" and list(a.get_ydata()) == [2, 3]
+    assert limit.get_marker() == "None" and twice.get_linestyle() == "None"
+
+
+def test_box_picture_draws_each_level_and_the_sure_boxes_in_pixels_of_the_image():
+    image, _ = scenes(18, 2018)[17]
+    image, model = image[:, :80, :112], load_detector()  # resized to 91 × 128
+    walked = walk(model, image)
+    fig, words = pictures.box_picture(image, walked, CLASSES, best=2)
+    assert words == (
+        "Proposals by the level that they are pooled from: 77 from P2, 17 from P3, 6 from P4. "
+        "Boxes: triangle P2, disc P4, triangle P3."
+    )
+    assert [len(axes.patches) for axes in fig.axes] == [4, 4, 4, 6]  # each on a white seam
+    first = walked.proposals[walked.pooled_from == 3][0] * torch.tensor([112 / 128, 80 / 91] * 2)
+    drawn, best = fig.axes[1].patches[0], walked.result["boxes"][0]
+    placed = drawn.get_x() + 0.5, drawn.get_y() + 0.5, drawn.get_width(), drawn.get_height()
+    wanted = *first[:2].tolist(), *(first[2:] - first[:2]).tolist()
+    assert placed == pytest.approx(wanted, abs=1e-4)
+    assert fig.axes[3].patches[0].get_width() == pytest.approx((best[2] - best[0]).item())
+    model.rpn.score_thresh = 2.0
+    fig, words = pictures.box_picture(image, walk(model, image), CLASSES)
+    assert words == "Proposals by the level that they are pooled from: none. Boxes: none."
+    assert len(fig.axes) == 1 and not fig.axes[0].patches
