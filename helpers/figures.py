@@ -12,6 +12,7 @@ from textwrap import fill
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -108,11 +109,13 @@ def heatmap(
     return _png(picture, compress_level=1)
 
 
-def activation_map():
+def activation_map() -> Colormap:
+    """The colors of activations: viridis."""
     return colormaps["viridis"]
 
 
-def difference_map():
+def difference_map() -> Colormap:
+    """The colors of differences: blue, white at zero, red."""
     return colormaps["RdBu_r"]
 
 
@@ -196,7 +199,7 @@ def _with_palette(image: Image.Image) -> Image.Image:
     # A palette fitted to the picture alone would turn a color bar into steps; and Pillow's own
     # mapping to a given palette is only roughly the nearest, so that white turns gray.
     pixels = np.asarray(image.convert("RGB")).astype(np.int64)
-    fitted = image.convert("RGB").quantize(95).getpalette()[: 95 * 3]
+    fitted = image.convert("RGB").quantize(47).getpalette()[: 47 * 3]
     maps = [m(np.linspace(0, 1, 80))[:, :3] * 255 for m in (activation_map(), difference_map())]
     palette = np.concatenate([[[255] * 3], np.reshape(fitted, (-1, 3)), *maps]).round()
     codes, inverse = np.unique(pixels @ [1 << 16, 1 << 8, 1], return_inverse=True)

@@ -1,11 +1,11 @@
 """helpers/audit: counts against independent ones, every finding for and against, by running."""
 
-import io
 import json
 import math
 import re
-import subprocess
+import runpy
 import sys
+from contextlib import nullcontext
 from html import unescape
 
 import pytest
@@ -14,20 +14,15 @@ import timm.layers
 import torch
 import torchvision
 from torch import nn
-from torchvision.models import (
-    get_model,
-    list_models,
-    mobilenet_v3_large,
-    resnet18,
-    resnet50,
-)
+from torchvision.models import get_model, list_models, mobilenet_v3_large, resnet18
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import mobilenet_backbone, resnet_fpn_backbone
 from torchvision.models.segmentation.deeplabv3 import ASPPPooling
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.misc import Conv2dNormActivation
 
-from helpers.audit import Audit, Layer, audit, audit_builder
+import helpers.audit.__main__
+from helpers.audit import Layer, audit, audit_builder
 from helpers.audit.__main__ import main
 from helpers.audit.census import build, census, counts, detection_builders, without_values
 from helpers.networks import backbones
@@ -181,44 +176,18 @@ def test_layers_without_affine_or_statistics_or_input_yet():
 
 def test_a_shared_layer_counts_once():
     bn = nn.BatchNorm2d(4)
-    found = audit(nn.ModuleDict({"a": bn, "b": nn.Sequential(bn)}))
-    assert [layer.name for layer in found.layers] == ["a"]
-
-
-def test_a_frozen_layer_from_elsewhere_that_does_not_tell_its_eps():
-    found = audit(detr(4), recipe=nn.Sequential(nn.BatchNorm2d(4)))
-    assert found.layers[0].eps is None and found.layers[0].channels == 4
-    assert codes(found) == ["never-calibrated"]
-    assert "1 FrozenBatchNorm2d. 1 finding" in repr(found)
-
-
-def detr(channels):
-    class FrozenBatchNorm2d(nn.Module):  # the name of DETR's, whose eps is a constant in forward
-        def __init__(self):
-            super().__init__()
-            for name, value in (
-                ("weight", 1),
-                ("bias", 0),
-                ("running_mean", 0),
-                ("running_var", 1),
-            ):
-                self.register_buffer(name, torch.full((channels,), float(value)))
-
-    return nn.Sequential(FrozenBatchNorm2d())
+    assert len(audit(nn.ModuleDict({"a": bn, "b": nn.Sequential(bn)})).layers) == 1
 
 
 def test_without_normalization_layers_it_says_so():
     found = audit(nn.Linear(2, 2))
     assert repr(found) == "Linear: no normalization layers. No findings."
-    assert (
-        found.layers == found.findings == () and audit(nn.Linear(1, 1), "resnet18").recipe is None
-    )
+    assert found.layers == found.findings == ()
+    assert audit(nn.Linear(1, 1), "resnet18").recipe is None
 
 
 def test_wrappers_are_looked_through(stand_in):
-    plain = audit(stand_in)
-    for wrapped in (torch.compile(stand_in), nn.DataParallel(torch.compile(stand_in))):
-        assert audit(wrapped) == plain
+    assert audit(nn.DataParallel(torch.compile(stand_in))) == audit(stand_in)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
@@ -229,22 +198,10 @@ def test_a_scripted_model_is_refused_in_one_sentence():
             audit(model)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_quantized_models():
-    fused = torchvision.models.quantization.resnet18(quantize=True)
-    assert audit(fused).layers == ()
-    qat = torchvision.models.quantization.resnet18(quantize=False).train()
-    qat.fuse_model(is_qat=True)
-    qat.qconfig = torch.ao.quantization.get_default_qat_qconfig("fbgemm")
-    torch.ao.quantization.prepare_qat(qat, inplace=True)
-    found = audit(qat)
-    assert len(found.layers) == 20 and not found.findings
-
-
-@pytest.mark.parametrize("arguments", [(3,), ("resnet50",), (None,)])
-def test_what_is_no_model_is_refused_in_one_sentence(arguments):
-    with pytest.raises(TypeError, match="must be a torch.nn.Module, not (int|str|NoneType)"):
-        audit(*arguments)
+def test_what_is_no_model_is_refused_in_one_sentence():
+    for given in (3, "resnet50", None):
+        with pytest.raises(TypeError, match="must be a torch.nn.Module, not (int|str|NoneType)"):
+            audit(given)
 
 
 # It changes nothing
@@ -260,28 +217,20 @@ def portrait(model):
     return state, modules, gradients
 
 
-@pytest.mark.parametrize("make", [mobile_detector, lambda: lived_in(resnet18()).train()])
-@pytest.mark.parametrize("recipe", [None, "same"])
-def test_nothing_changes(make, recipe):
-    model = make()
-    model.register_forward_hook(lambda *args: None)
-    state, *rest = portrait(model)
-    generator = torch.get_rng_state()
-    audit(model, recipe and model, batch_size=1)
-    state_after, *rest_after = portrait(model)
-    assert rest_after == rest and state_after.keys() == state.keys()
-    assert all(torch.equal(state[key], state_after[key]) for key in state)
-    assert torch.equal(torch.get_rng_state(), generator)
-
-
-def test_nothing_is_run(stand_in):
+def test_nothing_changes_and_nothing_is_run():
     def fail(*args):
         raise AssertionError("it ran")
 
-    handles = [m.register_forward_pre_hook(fail) for m in stand_in.modules()]
-    audit(stand_in)
-    for handle in handles:
-        handle.remove()
+    for model in (mobile_detector(), lived_in(resnet18()).train()):
+        model.register_forward_pre_hook(fail)
+        for recipe in (None, model):
+            state, *rest = portrait(model)
+            generator = torch.get_rng_state()
+            audit(model, recipe, batch_size=1)
+            state_after, *rest_after = portrait(model)
+            assert rest_after == rest and state_after.keys() == state.keys()
+            assert all(torch.equal(state[key], state_after[key]) for key in state)
+            assert torch.equal(torch.get_rng_state(), generator)
 
 
 # No findings where there is no trap
@@ -290,12 +239,9 @@ def test_nothing_is_run(stand_in):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: resnet50().eval(),
         lambda: resnet18().train(),
-        lambda: freeze(backbones.load("resnet50", "stand-in")),
         lambda: freeze(backbones.load("resnet50", "stand-in")).train().half(),
         lambda: backbones.load("lite0"),
-        lambda: freeze(backbones.load("lite0")),
         lambda: lived_in(mobilenet_v3_large()),
         lambda: resnet_detector(),
         lambda: resnet_detector(nn.BatchNorm2d, trainable_layers=5),
@@ -334,29 +280,21 @@ def test_the_scale_error_is_what_the_layer_does():
     assert "sqrt((v + 1e-3) / (v + 1e-5))" in meaning
 
 
-@pytest.mark.parametrize(
-    ("variance", "trained", "own", "words"),
-    [
+def test_the_scale_error_in_words():
+    for variance, trained, own, words in (
         (1e-3, 1e-3, 1e-5, "×1.41 at their smallest v"),
         (0.1, 1e-3, 1e-5, "+0.49 % at their smallest v"),
         (0.1, 1e-5, 1e-3, "−0.49 % at their smallest v"),
         (1.0, 1e-5, 2e-5, "less than 0.01 % at their smallest v"),
         (0.0, 1e-5, 0.0, "×∞ at their smallest v, 0"),
         (math.nan, 1e-5, 0.0, "×nan at their smallest v, nan"),
-    ],
-)
-def test_the_scale_error_in_words(variance, trained, own, words):
-    frozen = FrozenBatchNorm2d(1, eps=own)
-    frozen.running_var.fill_(variance)
-    assert words in the("eps-differs", audit(frozen, nn.BatchNorm2d(1, trained))).meaning
-
-
-def test_without_variances_examples_stand_for_them():
-    model = nn.Sequential(nn.GroupNorm(1, 4, eps=1e-5))
+    ):
+        frozen = FrozenBatchNorm2d(1, eps=own)
+        frozen.running_var.fill_(variance)
+        assert words in the("eps-differs", audit(frozen, nn.BatchNorm2d(1, trained))).meaning
+    model = nn.Sequential(nn.GroupNorm(1, 4, eps=1e-5))  # without variances, with examples of them
     meaning = the("eps-differs", audit(model, nn.Sequential(nn.GroupNorm(1, 4, 1e-3)))).meaning
-    errors = [math.sqrt((v + 1e-3) / (v + 1e-5)) for v in (1e-2, 1e-3, 1e-4)]
-    assert f"+{100 * (errors[0] - 1):.2g} % at v = 0.01" in meaning
-    assert f"×{errors[1]:.3g} at v = 1e-3, ×{errors[2]:.3g} at v = 1e-4" in meaning
+    assert "+4.8 % at v = 0.01, ×1.41 at v = 1e-3, ×3.16 at v = 1e-4" in meaning
 
 
 def test_resnet_is_compared_with_its_recipe(stand_in):
@@ -369,24 +307,18 @@ def test_resnet_is_compared_with_its_recipe(stand_in):
     assert (audit(body).recipe, codes(audit(body))) == ("resnet50", ["eps-differs"])
 
 
-@pytest.mark.parametrize(
-    ("name", "differs"),
-    [
-        ("efficientnet_v2_s", True),
-        ("efficientnet_b5", True),
-        ("efficientnet_b0", False),
-        ("mobilenet_v3_small", True),
-        ("mobilenet_v2", False),
-        ("regnet_y_400mf", False),
-        ("resnext50_32x4d", False),
-        ("wide_resnet50_2", False),
-    ],
-)
-def test_recipes_are_told_by_blocks_and_shapes(name, differs):
-    model = lived_in(get_model(name))
-    assert audit(model).recipe == name and not audit(model).findings
-    found = audit(nn.ModuleDict({"net": freeze(model, eps=1e-5)}))
-    assert found.recipe == name and codes(found) == ["eps-differs"] * differs
+SOME = {"mobilenet_v3_small": True, "mobilenet_v2": False, "regnet_y_400mf": False}
+OTHERS = {"efficientnet_v2_s": True, "efficientnet_b5": True, "efficientnet_b0": False}
+OTHERS |= {"resnext50_32x4d": False, "wide_resnet50_2": False}
+
+
+@pytest.mark.parametrize("differs", [SOME, pytest.param(OTHERS, marks=pytest.mark.sweep)])
+def test_recipes_are_told_by_blocks_and_shapes(differs):
+    for name, eps_differs in differs.items():
+        model = lived_in(get_model(name))
+        assert audit(model).recipe == name and not audit(model).findings
+        found = audit(nn.ModuleDict({"net": freeze(model, eps=1e-5)}))
+        assert found.recipe == name and codes(found) == ["eps-differs"] * eps_differs
 
 
 def test_timm_models_are_compared_with_their_own_architecture():
@@ -396,14 +328,7 @@ def test_timm_models_are_compared_with_their_own_architecture():
     for module in frozen.modules():
         if type(module).__name__ == "FrozenBatchNormAct2d":
             module.eps = 1e-5
-    finding = the("eps-differs", audit(nn.Sequential(frozen)))
-    assert len(finding.layers) == 49 and "trained with 1e-3" in finding.meaning
-
-
-def test_a_timm_model_that_timm_does_not_know_is_compared_with_nothing():
-    model = lived_in(timm.create_model("resnet18"))
-    model.pretrained_cfg["architecture"] = "mine"
-    assert audit(model).recipe is None
+    assert len(the("eps-differs", audit(nn.Sequential(frozen))).layers) == 49
 
 
 def test_unknown_or_untrained_models_are_compared_with_nothing(lite0):
@@ -419,10 +344,7 @@ def test_of_a_trained_detector_nothing_is_assumed():
         model.backbone.fpn.inner_blocks[0][0].bias.add_(1)
     found = audit(model)
     assert not found.findings and found.recipe is None
-    [note] = found.notes
-    assert "audit(model, 'mobilenet_v3_large') compares" in note and note in " ".join(
-        repr(found).split()
-    )
+    assert "audit(model, 'mobilenet_v3_large') compares" in found.notes[0]
     assert codes(audit(model, "mobilenet_v3_large")) == ["eps-differs"]
 
 
@@ -433,13 +355,9 @@ def test_the_coco_weights_have_a_recipe_of_their_own():
         ("coco", "fasterrcnn_resnet50_fpn", False),
         ("pretrained", "resnet50", False),
         ("coco", "resnet50", True),
-        ("none", "fasterrcnn_resnet50_fpn", True),
     ):
         found = audit(build("fasterrcnn_resnet50_fpn", weights), trained)
         assert found.recipe == trained and codes(found) == ["eps-differs"] * differs
-    model = build("fasterrcnn_mobilenet_v3_large_fpn", "pretrained")
-    assert codes(audit(model, "fasterrcnn_mobilenet_v3_large_fpn")) == []
-    assert codes(audit(model, "mobilenet_v3_large")) == ["eps-differs"]
 
 
 def test_a_recipe_is_compared_layer_by_layer():
@@ -467,13 +385,10 @@ def test_a_replaced_stage_does_not_hinder(stand_in):
     assert len(the("eps-differs", audit(model, stand_in)).layers) == 53 - 13
 
 
-@pytest.mark.parametrize("recipe", ["resnet18", "mobilenet_v3_large", nn.BatchNorm2d(7)])
-def test_a_recipe_that_does_not_match_is_refused_in_one_sentence(stand_in, recipe):
-    with pytest.raises(ValueError, match="^The recipe .* has other .* of the same architecture.$"):
-        audit(stand_in, recipe)
-
-
-def test_a_bad_recipe_is_refused_in_one_sentence(stand_in):
+def test_a_recipe_that_does_not_match_is_refused_in_one_sentence(stand_in):
+    for recipe in ("resnet18", nn.BatchNorm2d(7)):
+        with pytest.raises(ValueError, match="^The recipe .* has other .* of the same architectur"):
+            audit(stand_in, recipe)
     with pytest.raises(TypeError, match="must be a model or a name, not float"):
         audit(stand_in, 1e-5)
     with pytest.raises(ValueError, match="no model 'resnet5': did you mean resnet50"):
@@ -531,13 +446,7 @@ def test_statistics_move_in_a_frozen_stage():
     for part in (model.conv1, model.bn1, model.layer1):
         part.requires_grad_(False)
     finding = the("statistics-move", audit(model))
-    assert finding.layers == (
-        "bn1",
-        "layer1.0.bn1",
-        "layer1.0.bn2",
-        "layer1.1.bn1",
-        "layer1.1.bn2",
-    )
+    assert finding.layers[0] == "bn1" and len(finding.layers) == 5
     assert set(finding.layers) < moved(model, rand(2, 3, 64, 64))
     for name in finding.layers:
         model.get_submodule(name).eval()
@@ -545,35 +454,30 @@ def test_statistics_move_in_a_frozen_stage():
     assert not set(finding.layers) & moved(model, rand(2, 3, 64, 64))
 
 
-@pytest.mark.parametrize(
-    ("model", "found"),
-    [
-        (pair(nn.BatchNorm2d(4).requires_grad_(False)), True),
-        (pair(nn.SyncBatchNorm(4).requires_grad_(False)), True),
-        (
-            pair(nn.InstanceNorm2d(4, affine=True, track_running_stats=True)).requires_grad_(False),
-            1,
-        ),
-        (pair(nn.BatchNorm2d(4)), False),
-        (pair(nn.BatchNorm2d(4).eval().requires_grad_(False)), False),
-        (pair(nn.BatchNorm2d(4, momentum=0.0).requires_grad_(False)), False),
-        (pair(nn.BatchNorm2d(4, track_running_stats=False).requires_grad_(False)), False),
-        (pair(nn.BatchNorm2d(4, affine=False)), False),
-        (pair(nn.GroupNorm(2, 4).requires_grad_(False)), False),
-        (lived_in(pair(FrozenBatchNorm2d(4))).requires_grad_(False), False),
-    ],
-)
-def test_when_statistics_move(model, found):
-    assert codes(audit(model)) == ["statistics-move"] * found
-    if found and not isinstance(model[1], nn.SyncBatchNorm):
-        assert moved(model, rand(2, 3, 8, 8)) == {"1"}
+def test_when_statistics_move():
+    for norm, moves in (
+        (nn.BatchNorm2d(4).requires_grad_(False), True),
+        (nn.SyncBatchNorm(4).requires_grad_(False), True),
+        (nn.InstanceNorm2d(4, affine=True, track_running_stats=True).requires_grad_(False), True),
+        (nn.BatchNorm2d(4), False),
+        (nn.BatchNorm2d(4).eval().requires_grad_(False), False),
+        (nn.BatchNorm2d(4, momentum=0.0).requires_grad_(False), False),
+        (nn.BatchNorm2d(4, track_running_stats=False).requires_grad_(False), False),
+        (nn.BatchNorm2d(4, affine=False), False),
+        (nn.GroupNorm(2, 4).requires_grad_(False), False),
+        (lived_in(FrozenBatchNorm2d(4)), False),
+    ):
+        model = pair(norm)
+        assert codes(audit(model)) == ["statistics-move"] * moves, norm
+        if moves and not isinstance(norm, nn.SyncBatchNorm):
+            assert moved(model, rand(2, 3, 8, 8)) == {"1"}
 
 
-@pytest.mark.parametrize("affine", [True, False])
-def test_the_convolution_in_front_counts(affine):
-    model = pair(nn.BatchNorm2d(4, affine=affine))
-    model[0].requires_grad_(False)
-    assert the("statistics-move", audit(model)).layers == ("1",)
+def test_the_convolution_in_front_counts():
+    for affine in (True, False):
+        model = pair(nn.BatchNorm2d(4, affine=affine))
+        model[0].requires_grad_(False)
+        assert the("statistics-move", audit(model)).layers == ("1",)
     other = nn.Sequential(model[0], nn.ReLU(), nn.BatchNorm2d(3))  # not as many channels
     assert not audit(other).findings
     second = nn.Sequential(*model, nn.BatchNorm2d(4))  # with another layer between
@@ -594,28 +498,24 @@ def test_a_layer_behind_global_pooling_refuses_one_image():
     assert not audit(model.eval()).findings and model(rand(1, 3, 16, 16)).shape[0] == 1
 
 
-@pytest.mark.parametrize(
-    ("layers", "found"),
-    [
-        ([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4), nn.BatchNorm1d(4)], True),
+def test_what_stands_between_pooling_and_layer():
+    pool = nn.AdaptiveAvgPool2d(1)
+    for layers, refuses in (
+        ([pool, nn.Flatten(), nn.Linear(3, 4), nn.BatchNorm1d(4)], True),
         ([nn.AdaptiveMaxPool2d((1, 1)), Conv2dNormActivation(3, 4, 1)], True),
-        ([nn.AdaptiveAvgPool2d(1), nn.ReLU(), nn.BatchNorm2d(3, track_running_stats=False)], True),
+        ([pool, nn.ReLU(), nn.BatchNorm2d(3, track_running_stats=False)], True),
         ([nn.AdaptiveAvgPool2d(2), nn.BatchNorm2d(3)], False),
         ([nn.AdaptiveAvgPool2d((1, None)), nn.BatchNorm2d(3)], False),
-        ([nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1)], False),
-        ([nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 3, 1, padding=1), nn.BatchNorm2d(3)], False),
-        ([nn.AdaptiveAvgPool2d(1), nn.Upsample(scale_factor=4), nn.BatchNorm2d(3)], False),
-        ([nn.AdaptiveAvgPool2d(1), nn.GroupNorm(1, 3)], False),
-    ],
-)
-def test_what_stands_between_pooling_and_layer(layers, found):
-    model = nn.Sequential(*layers)
-    assert codes(audit(model)) == ["batch-of-one"] * found
-    if found:
-        with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        ([nn.BatchNorm2d(3), pool], False),
+        ([pool, nn.Conv2d(3, 3, 1, padding=1), nn.BatchNorm2d(3)], False),
+        ([pool, nn.Upsample(scale_factor=4), nn.BatchNorm2d(3)], False),
+        ([pool, nn.GroupNorm(1, 3)], False),
+    ):
+        model = nn.Sequential(*layers)
+        assert codes(audit(model)) == ["batch-of-one"] * refuses, layers
+        context = pytest.raises(ValueError, match="Expected more than 1 value per channel")
+        with context if refuses else nullcontext():
             model(rand(1, 3, 8, 8))
-    else:
-        model(rand(1, 3, 8, 8))
 
 
 def test_with_one_image_every_layer_of_batch_statistics_is_named():
@@ -629,18 +529,10 @@ def test_with_one_image_every_layer_of_batch_statistics_is_named():
     )
     assert not audit(model).findings and not audit(model, batch_size=2).findings
     assert the("batch-of-one", audit(model, batch_size=1)).layers == ("0.1", "2.1")
-
-
-def test_with_one_image_both_cases_are_told_apart():
     found = audit(nn.Sequential(nn.BatchNorm2d(8), ASPPPooling(8, 4)), batch_size=1)
     assert [finding.layers for finding in found.findings] == [("1.2",), ("0",)]
-    assert codes(found) == ["batch-of-one"] * 2
-
-
-@pytest.mark.parametrize("size", [0, -1])
-def test_a_bad_batch_size_is_refused_in_one_sentence(size):
-    with pytest.raises(ValueError, match=f"batch_size must be 1 or more, .*, not {size}"):
-        audit(nn.BatchNorm2d(2), batch_size=size)
+    with pytest.raises(ValueError, match="batch_size must be 1 or more, .*, not 0"):
+        audit(nn.BatchNorm2d(2), batch_size=0)
 
 
 # not-synced
@@ -652,13 +544,9 @@ def test_a_conversion_passes_over_frozen_layers():
     converted = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     assert type(converted[0][1]) is FrozenBatchNorm2d
     assert the("not-synced", audit(converted)).layers == ("0.1",)
-
-
-def test_unfrozen_before_the_conversion_all_are_synced():
-    model = nn.Sequential(lived_in(pair(FrozenBatchNorm2d(4))), pair(nn.BatchNorm2d(4)))
-    converted = nn.SyncBatchNorm.convert_sync_batchnorm(unfreeze(model))
-    assert not audit(converted).findings
-    assert {layer.class_name for layer in audit(converted).layers} == {"SyncBatchNorm"}
+    unfrozen = nn.SyncBatchNorm.convert_sync_batchnorm(unfreeze(model))
+    assert not audit(unfrozen).findings
+    assert {layer.class_name for layer in audit(unfrozen).layers} == {"SyncBatchNorm"}
 
 
 # never-calibrated
@@ -671,18 +559,12 @@ def test_a_frozen_layer_as_made_does_nothing():
     assert torch.equal(model[1](x), x)
 
 
-@pytest.mark.parametrize("name", ["running_mean", "running_var", "weight", "bias"])
-def test_one_value_is_enough_to_do_something(name):
-    frozen = FrozenBatchNorm2d(4)
-    getattr(frozen, name)[2] += 0.5
-    assert not audit(frozen).findings  # as Caffe's, whose statistics are folded into the weight
-
-
-def test_a_batch_norm_as_made_is_no_finding():
+def test_one_value_is_enough_to_do_something():
+    for name in ("running_mean", "running_var", "weight", "bias"):
+        frozen = FrozenBatchNorm2d(4)
+        getattr(frozen, name)[2] += 0.5
+        assert not audit(frozen).findings  # as Caffe's, whose statistics are in the weight
     assert not audit(nn.BatchNorm2d(4).eval()).findings
-
-
-def test_untrained_frozen_backbones_do_nothing():
     backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None)
     assert len(the("never-calibrated", audit(backbone)).layers) == 20
 
@@ -701,37 +583,22 @@ def timms(norm):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize(
-    ("norm", "found"),
-    [
+def test_frozen_layers_promote(dtype):
+    for norm, promotes in (
         (lived_in(FrozenBatchNorm2d(4)), True),
         (lived_in(timms(timm.layers.BatchNormAct2d(4))), True),
         (lived_in(nn.BatchNorm2d(4)).eval(), False),
-    ],
-    ids=["torchvision", "timm", "BatchNorm2d"],
-)
-def test_frozen_layers_promote(norm, found, dtype):
-    model = keeping_float32(norm, dtype)
-    assert codes(audit(model)) == ["promotes"] * found
-    x = rand(1, 3, 4, 4).to(dtype)
-    assert model[:2](x).dtype == (torch.float32 if found else dtype)
-    if found:
-        name = str(dtype).removeprefix("torch.")
-        assert f"they turn {name} into float32" in audit(model).findings[0].meaning
-        with pytest.raises(RuntimeError):
-            model(x)
-    else:
-        model(x)
-    assert not audit(model.to(dtype)).findings and model(x).dtype == dtype
-
-
-def test_under_autocast_a_frozen_layer_promotes_and_a_batch_norm_does_not():
-    for norm, dtype in (
-        (FrozenBatchNorm2d(4), torch.float32),
-        (nn.BatchNorm2d(4).eval(), torch.bfloat16),
     ):
-        with torch.autocast("cpu", torch.bfloat16):
-            assert pair(norm)(rand(1, 3, 4, 4)).dtype == dtype
+        model = keeping_float32(norm, dtype)
+        found, x = audit(model), rand(1, 3, 4, 4).to(dtype)
+        assert codes(found) == ["promotes"] * promotes
+        assert model[:2](x).dtype == (torch.float32 if promotes else dtype)
+        if promotes:
+            name = str(dtype).removeprefix("torch.")
+            assert f"they turn {name} into float32" in found.findings[0].meaning
+        with pytest.raises(RuntimeError) if promotes else nullcontext():
+            model(x)
+        assert not audit(model.to(dtype)).findings and model(x).dtype == dtype
 
 
 def test_a_frozen_layer_with_no_convolution_right_before_it_is_held_against_all():
@@ -757,31 +624,25 @@ def test_the_summary_in_the_terminal():
     )
 
 
-def test_the_summary_in_a_notebook_has_the_same_words():
-    found = audit(mobile_detector(), batch_size=1)
+def test_the_summary_in_a_notebook_has_the_same_words_escaped():
+    model = nn.ModuleDict({"<b>": mobile_detector()})
+    found = audit(model, batch_size=1)
     html = found._repr_html_()
     text = unescape(re.sub("<[^>]*>", " ", html))
     for finding in found.findings:
         assert finding.meaning in text and finding.advice in text and f"{finding.code}:" in text
     assert found.headline in text and "var(--jp-warn-color1, currentColor)" in html
+    assert "&lt;b&gt;" in html and "<b>." not in html
     assert "success-color1" in audit(nn.Linear(1, 1))._repr_html_()
-    note = audit(build("resnet18", "none"))
-    assert note.notes[0] in unescape(note._repr_html_()) and f"Note: {note.notes[0][:20]}" in repr(
-        note
-    )
+    for note in audit(build("resnet18", "none")).notes:
+        assert note in unescape(audit(build("resnet18", "none"))._repr_html_())
 
 
 def test_the_summary_is_short_and_its_numbers_are_rounded():
     for found in (audit(mobile_detector()), audit_builder("deeplabv3_resnet50", "pretrained")):
         lines = repr(found).splitlines()
         assert len(lines) < 15 and max(map(len, lines)) <= 100
-        assert not re.search(r"\d\.\d{4,}", repr(found)) and repr(found) == repr(found)
-
-
-def test_names_are_escaped():
-    model = nn.ModuleDict({"<b>": nn.BatchNorm2d(2).requires_grad_(False)})
-    html = audit(model)._repr_html_()
-    assert "&lt;b&gt;" in html and "<b>" not in html
+        assert not re.search(r"\d\.\d{4,}", repr(found))
 
 
 def test_the_dictionary_has_all_of_it(lite0):
@@ -798,12 +659,8 @@ def test_the_dictionary_has_all_of_it(lite0):
     assert json.loads(json.dumps(audit(bn).to_dict(), allow_nan=False))["layers"]
 
 
-def test_an_audit_can_be_compared_and_holds_no_tensor(stand_in):
-    found = audit(stand_in)
-    assert found == audit(stand_in) and isinstance(found, Audit) and hash(found)
-    buffer = io.BytesIO()
-    torch.save(found.to_dict(), buffer)
-    assert len(buffer.getvalue()) < 50_000
+def test_an_audit_can_be_compared(stand_in):
+    assert audit(stand_in) == audit(stand_in) and hash(audit(stand_in))
 
 
 # The builders, and the command line
@@ -818,69 +675,57 @@ FOUND = {
 }
 
 
-@pytest.mark.parametrize("name", detection_builders())
-def test_what_is_found_in_the_detection_family(name):
-    found = audit_builder(name)
-    assert codes(found) == FOUND.get(name, []) and found.model == f"{name}, pretrained"
-    assert codes(audit_builder(name, "none")) == []
-    moves = [code for code in FOUND.get(name, []) if code == "statistics-move"]
-    assert codes(audit_builder(name, "coco")) == moves
-    for weights in ("default", "none", "coco"):
-        assert audit_builder(name, weights).counts == counts(build(name, weights))
-
-
-def test_the_statistics_of_v2_move_in_the_layers_that_train_nothing():
-    found = audit_builder("fasterrcnn_resnet50_fpn_v2")
-    names = the("statistics-move", found).layers
-    assert [n for n in names if "layer1" not in n] == ["backbone.body.bn1"] and len(names) == 11
-    assert {layer.name for layer in found.layers if layer.trainable is False} == set(names)
-
-
-def test_json_agrees_with_the_census(capsys):
-    for weights in ("default", "none", "coco"):
-        status = main(["--json", "--weights", weights])
-        facts = json.loads(capsys.readouterr().out)
-        assert facts["torchvision"] == torchvision.__version__.partition("+")[0]
-        rows = {
-            (name, weights): tuple(tuple(count.values()) for count in model["counts"])
-            for name, model in facts["models"].items()
-        }
-        assert rows == census(weights=[weights])
-        assert status == any(model["findings"] for model in facts["models"].values())
+FAMILIES = ["fasterrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_fpn", "ssd300_vgg16"]
+FAMILIES += ["fasterrcnn_resnet50_fpn_v2"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "words"),
-    [
+    "names", [FAMILIES, pytest.param(detection_builders(), marks=pytest.mark.sweep)]
+)
+def test_what_is_found_in_the_detection_family(names):
+    for name in names:
+        found = audit_builder(name)
+        assert codes(found) == FOUND.get(name, []) and found.model == f"{name}, pretrained"
+        assert codes(audit_builder(name, "none")) == []
+        moves = [code for code in FOUND.get(name, []) if code == "statistics-move"]
+        assert codes(audit_builder(name, "coco")) == moves
+        for weights in ("default", "none", "coco"):
+            assert audit_builder(name, weights).counts == counts(build(name, weights))
+
+
+def test_json_agrees_with_the_census(capsys):
+    names = ["fasterrcnn_resnet50_fpn_v2", "ssd300_vgg16"]
+    status = main(["--json", "--weights", "coco", *names])
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["torchvision"] == torchvision.__version__.partition("+")[0]
+    rows = {
+        (name, "coco"): tuple(tuple(count.values()) for count in model["counts"])
+        for name, model in facts["models"].items()
+    }
+    assert rows == census(names, ["coco"]) and status == 1
+
+
+def test_the_command_line(capsys):
+    for arguments, status, words in (
         (["fasterrcnn_mobilenet_v3_large_fpn"], 1, "eps-differs: 46 layers"),
         (["resnet50", "ssd300_vgg16"], 0, "ssd300_vgg16, pretrained: no normalization layers"),
         (["resnet50", "--batch-size", "1"], 1, "batch-of-one: 53 layers"),
         (["keypointrcnn_resnet50_fpn", "--weights", "COCO_LEGACY"], 0, "eps 1e-5. No findings"),
-        (["keypointrcnn_resnet50_fpn", "--weights", "coco"], 0, "FrozenBatchNorm2d, eps 0."),
-    ],
-)
-def test_the_command_line(capsys, arguments, status, words):
-    assert main(arguments) == status
-    out, err = capsys.readouterr()
-    assert words in out and not err
-    assert out.count("Note: The model holds no values") == 1
+    ):
+        assert main(arguments) == status
+        out, err = capsys.readouterr()
+        assert words in out and not err
+        assert out.count("Note: The model holds no values") == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
+def test_a_bad_command_line_is_refused_in_one_sentence(capsys, monkeypatch):
+    for arguments, words in (
         (["resnet50", "resnext50"], "no model 'resnext50': did you mean "),
         (["resnet50", "--weights", "coco"], "resnet50 has no weights 'coco'"),
         (["resnet50", "--batch-size", "0"], "batch_size must be 1 or more"),
-    ],
-)
-def test_a_bad_command_line_is_refused_in_one_sentence(capsys, arguments, words):
-    assert main(arguments) == 2
-    out, err = capsys.readouterr()
-    assert words in err and not out and len(err.splitlines()) == 1
-
-
-def test_the_command(tmp_path):
-    command = [sys.executable, "-m", "helpers.audit", "fasterrcnn_mobilenet_v3_larg_fpn"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "fasterrcnn_mobilenet_v3_large_fpn" in done.stderr
+    ):
+        monkeypatch.setattr(sys, "argv", ["audit", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(helpers.audit.__main__.__file__, run_name="__main__")
+        out, err = capsys.readouterr()
+        assert ended.value.code == 2 and words in err and not out and len(err.splitlines()) == 1

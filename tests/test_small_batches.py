@@ -14,6 +14,7 @@ from helpers.norms import recalibrate
 
 FOLDER = DATA / "results" / "small_batches"
 
+UNTRAINED = ["moving average", "recalibrated", "own, 1", "own, 2", "own, 4", "own, 16"]
 RUN = make.Run("train", 2, make.MAIN, 0.01, 0)
 
 
@@ -65,7 +66,7 @@ def test_images_of_training_test_and_recalibration_are_different_ones(monkeypatc
         (RUN._replace(kind=make.FLOAT64, batch_size=16), ["stored"]),
         (RUN._replace(kind=make.RECALIBRATED, batch_size=16), ["stored"]),
         (RUN._replace(kind="group", batch_size=16), ["none"]),
-        (RUN._replace(kind="group, untrained", batch_size=1, rate=0.0), ["none"]),
+        (RUN._replace(kind="untrained", batch_size=1, rate=0.0), UNTRAINED),
     ],
 )
 def test_the_rows_of_a_run(run, readings):
@@ -81,7 +82,8 @@ def test_the_rows_of_a_run(run, readings):
 
 
 def test_an_interrupted_table_goes_on_and_a_check_runs_again(tmp_path, monkeypatch, capsys):
-    plan = [RUN._replace(kind="untrained", batch_size=1, rate=0.0), RUN._replace(kind="frozen")]
+    untrained = RUN._replace(kind="group, untrained", batch_size=1, rate=0.0)
+    plan = [untrained, RUN._replace(kind="frozen", batch_size=16)]
     monkeypatch.setattr(make, "plan", lambda table: plan if table == "runs" else [])
     do, asked = make.do, []
 
@@ -95,7 +97,7 @@ def test_an_interrupted_table_goes_on_and_a_check_runs_again(tmp_path, monkeypat
     monkeypatch.setattr(make, "do", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make.main(arguments)
-    assert {row["kind"] for row in rows(tmp_path, "runs")} == {"untrained"}
+    assert {row["kind"] for row in rows(tmp_path, "runs")} == {"group, untrained"}
     asked.clear()
     monkeypatch.setattr(make, "do", lambda run: asked.append(run) or do(run))
     make.main(arguments)
@@ -121,22 +123,21 @@ def test_kinds_and_sizes_of_a_sitting_can_be_chosen(tmp_path, monkeypatch):
 
 
 def test_distances_are_zero_of_the_statistics_themselves():
-    model = prepare(load_detector(), "train")
-    body, images = model.backbone.body, make.calibration_images(make.MAIN, 0)
-    found = recalibrate(body, images.split(4))
-    assert max(make.distances(found, found).values()) == 0
-    assert min(make.distances(body, found).values()) > 0.01
-    whole = make.batch_distances(found, images, len(images))
-    alone = make.batch_distances(found, images, 1)
+    body, images = prepared_body(), make.calibration_images(make.MAIN, 0)
+    truth = recalibrate(body, images.split(2))
+    assert max(make.distances(truth, truth).values()) == 0
+    assert min(make.distances(body, truth).values()) > 0.01
+    whole = make.batch_distances(truth, images, len(images))
+    alone = make.batch_distances(truth, images, 1)
     assert all(whole[stage] < alone[stage] for stage in whole)
 
 
+def prepared_body():
+    return prepare(load_detector(), "train").eval().backbone.body
+
+
 def test_distances_are_root_mean_squares_in_standard_deviations():
-    model = prepare(load_detector(), "train")
-    body, other = (model.eval().backbone.body for _ in range(2))
-    off = recalibrate(body, make.calibration_images(make.MAIN, 0).split(4))
-    layer, right = off.bn1, body.bn1
-    layer.load_state_dict(right.state_dict())
+    body, off = prepared_body(), prepared_body()
     with torch.no_grad():
-        layer.running_mean += 0.3 * (right.running_var + right.eps).sqrt()
-    assert make.distances(off, other)["stem"] == pytest.approx(0.3, rel=1e-4)
+        off.bn1.running_mean += 0.3 * (body.bn1.running_var + body.bn1.eps).sqrt()
+    assert make.distances(off, body)["stem"] == pytest.approx(0.3, rel=1e-4)

@@ -1,4 +1,4 @@
-"""Print the oldest versions that pyproject.toml allows, as pip's constraints: python tools/oldest.py"""
+"""Print the oldest versions that pyproject.toml allows, for pip -c: python tools/oldest.py"""
 
 import re
 import tomllib

@@ -79,6 +79,7 @@ class Finding:
 
     @property
     def subject(self) -> str:
+        """How many layers, with the names of the first ones."""
         named = ", ".join(name or "the model" for name in self.layers[:NAMED])
         more = ", …" if len(self.layers) > NAMED else ""
         return f"{len(self.layers)} layer{'s' * (len(self.layers) != 1)} ({named}{more})"
@@ -106,6 +107,7 @@ class Audit:
 
     @property
     def headline(self) -> str:
+        """One sentence: the layers, the findings, and what eps was compared with."""
         kinds = Counter((layer.class_name, layer.eps) for layer in self.layers)
         layers = "; ".join(
             f"{number} {name}" + ("" if eps is None else f", eps {short(eps)}")
@@ -161,6 +163,7 @@ class Recipe(NamedTuple):
 
     @classmethod
     def of(cls, name: str, model: nn.Module) -> "Recipe":
+        """Take the recipe from a model that is built as the one that was trained."""
         layers = norm_layers(model).items()
         facts = [(key, _channels(layer), _eps(layer)) for key, layer in layers]
         return cls(name, tuple(facts), tuple(_shapes(model)))

@@ -68,6 +68,7 @@ def uniform(*shape: int, seed: int, low: float = 0.0) -> Tensor:
 
 
 def is_empty(value) -> bool:
+    """Whether an attempt returned nothing, or the dots it was given with."""
     return value is None or value is ...
 
 

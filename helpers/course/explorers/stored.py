@@ -105,6 +105,7 @@ class Stored(Live):
 
     @property
     def frames(self) -> list[str]:
+        """The HTML of the presets' frames and of the live one."""
         return [view.value for view in self._views]
 
     def _picked(self, change) -> None:
@@ -141,6 +142,7 @@ class Stored(Live):
 
 
 def dropdown(options: list, description: str, width: str, value=None) -> W.Dropdown:
+    """A list of options with room for its description."""
     given = {} if value is None else {"value": value}
     return W.Dropdown(
         options=options,
