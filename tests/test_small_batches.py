@@ -103,16 +103,12 @@ def test_an_interrupted_table_goes_on_and_a_check_runs_again(tmp_path, monkeypat
     make.main(arguments)
     assert asked == [plan[1]] and make.finished(tmp_path, "runs") == plan
     assert not list(tmp_path.glob("*.part"))
-    with pytest.raises(SystemExit) as ended:
-        make.main([*arguments, "--check", "1"])
-    assert not ended.value.code
-    assert "2 runs again: 2 as stored, 0 not." in capsys.readouterr().out
     file = tmp_path / "runs.csv"
     file.write_text(file.read_text().replace("stored,0.", "stored,1."))
     with pytest.raises(SystemExit) as ended:
         make.main([*arguments, "--check", "1"])
     assert ended.value.code
-    assert "1 not." in capsys.readouterr().out
+    assert "2 runs again: 1 as stored, 1 not." in capsys.readouterr().out
 
 
 def test_kinds_and_sizes_of_a_sitting_can_be_chosen(tmp_path, monkeypatch):

@@ -119,9 +119,8 @@ def menu(page, first: str, *names: str) -> None:
         page.locator(".lm-Menu-itemLabel").get_by_text(name, exact=True).click()
 
 
-def run(page, what: str) -> None:
-    """Choose this in the menu, and wait for it to be done."""
-    menu(page, "Run", what)
+def run_all(page) -> None:
+    menu(page, "Run", "Run All Cells")
     waiting = page.locator(".jp-InputPrompt", has_text="[*]:")
     waiting.first.wait_for()
     expect(waiting).to_have_count(0, timeout=3000 * SECONDS)

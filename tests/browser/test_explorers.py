@@ -13,7 +13,7 @@ import export
 import nbformat
 import pytest
 from explorers import CUT_OFF, EXPLORERS, FAINT, GAIN, LAYOUT, NORM, SEEN, button, layout, says
-from lab import Keyboard, Mouse, clean_page, find_chromium, menu, run, save
+from lab import Keyboard, Mouse, clean_page, find_chromium, menu, run_all, save
 from nbformat.v4 import new_code_cell, new_notebook
 from notebook_rules import ROOT, RULES, make
 from PIL import Image
@@ -32,7 +32,7 @@ def live(lab, browser):
     """Every explorer, after its cell has run."""
     cells = notebook(*(explorer.source for explorer in EXPLORERS.values()))
     with lab.open(browser, "live", cells) as page:
-        run(page, "Run All Cells")
+        run_all(page)
         errors = page.locator("[data-mime-type='application/vnd.jupyter.stderr']")
         assert errors.all_inner_texts() == []
         yield page
@@ -138,7 +138,8 @@ def test_made_notebook_works_before_any_run_and_keeps_its_widgets_when_saved(lab
         answers(page)
         GAIN.switches(page, Mouse())
         page.locator(".jp-CodeCell .jp-InputArea").last.click()
-        run(page, "Run Selected Cell")
+        menu(page, "Run", "Run Selected Cell")
+        expect(page.locator(".jp-InputPrompt").nth(2)).to_have_text("[1]:")  # it was the third
         save(page)
     file = lab.notebooks / "made.ipynb"
     saved = nbformat.read(file, 4)
