@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HELPERS = ROOT / "helpers"
 LAYERS = (  # a module imports from its own layer and from those before it
     ("stages", "text"),
+    ("probe",),
     ("norms", "inputs", "audit"),
     ("networks",),
     (
@@ -29,7 +30,6 @@ LAYERS = (  # a module imports from its own layer and from those before it
 LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 JUPYTER = {"ipywidgets", "anywidget", "IPython"}
 LONGEST_FILE = 350
-NOT_YET_SHORT = {"helpers/audit/traps.py"}  # rewritten with the probe
 
 
 def room(path):
@@ -83,7 +83,8 @@ def loaded_by(*names):
 
 def test_norms_brings_little():
     ours = {name for name in loaded_by("helpers.norms") if name.partition(".")[0] == "helpers"}
-    assert ours <= {"helpers", "helpers.norms", "helpers.stages", "helpers.text"}
+    others = {name for name in ours if not name.startswith("helpers.norms")}
+    assert others <= {"helpers", "helpers.stages", "helpers.text", "helpers.probe"}
 
 
 def test_nothing_outside_course_brings_jupyter():
@@ -106,18 +107,23 @@ def test_sizes_stay_bounded():
         for path in folders
         if path.suffix == ".py" and size.lines(path) > LONGEST_FILE
     }
-    assert set(long) <= NOT_YET_SHORT, long
+    assert long == {}
 
 
 def undocumented(path):
-    """The public functions, classes and methods of a module that have no docstring."""
+    """The public functions, classes and methods of a module that have no docstring.
+
+    Attempts at exercises are read in their checker: they have none.
+    """
+    if path.parent.name == "checkers" and path.stem not in ("checker", "__init__"):
+        return
     tree = ast.parse(path.read_text(encoding="utf-8"))
     owners = [(path.stem, tree)]
     owners += [(node.name, node) for node in tree.body if isinstance(node, ast.ClassDef)]
     for owner, body in owners:
         for node in body.body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != "_":
-                overrides = owner != path.stem and node.name == "forward"
+                overrides = owner != path.stem and node.name in ("forward", "extra_repr")
                 if not (owner[0] == "_" or overrides or ast.get_docstring(node)):
                     yield f"{path.relative_to(ROOT)}: {owner}.{node.name}"
 
