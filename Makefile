@@ -98,7 +98,8 @@ environment:
 # torch and torchvision come from one index in one call (from two, they fail at import); the rest from PyPI.
 pip        := $(bin)/python -m pip install -c constraints.txt
 pins       := cksum pyproject.toml constraints.txt
-extra_test := [test]
+extra_lab  := [course]
+extra_test := [course,test]
 
 lab-packages test-packages: %-packages: environment
 	@$(pins) | cmp -s - .venv/$*.ok || { rm -f .venv/*.ok && \

@@ -1,7 +1,8 @@
 """Two networks, one input: where do their feature maps part, and by how much."""
 
 import copy
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from typing import NamedTuple
@@ -9,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers.norms import norm_layers
+from helpers.audit.traps import unwrapped
+from helpers.probe import norm_layers
 from helpers.stages import body, stages
 from helpers.text import Table, short, table
 
@@ -31,7 +33,12 @@ class Row(NamedTuple):
 
     @classmethod
     def of(cls, a: Tensor, b: Tensor) -> "Row":
-        """Measure two feature maps of the same shape, in floating point."""
+        """Measure two feature maps in floating point; ValueError for different shapes."""
+        if a.shape != b.shape:
+            raise ValueError(
+                f"A gives {tuple(a.shape)} and B {tuple(b.shape)}: "
+                "only feature maps of the same shape can be compared."
+            )
         difference = a - b
         max_abs = _largest(difference)
         size = _largest(a)
@@ -51,13 +58,19 @@ class Row(NamedTuple):
 
 
 class Comparison(dict[str, Row]):
-    """A dictionary point → `Row`, in the order of the forward pass, shown as a table."""
+    """A dictionary point → `Row`, in the order of the forward pass, shown as a table.
 
-    HEADER = ("point", "shape", "max|A−B|", "mean|A−B|", "relative")
+    `points` says what a point is: "stage", "normalization layer", or "module" for asked names.
+    """
+
+    def __init__(self, rows: Mapping[str, Row], points: str = "point"):
+        super().__init__(rows)
+        self.points = points
 
     def table(self) -> Table:
         """Lay out the rows."""
-        return table([(point, *row.cells()) for point, row in self.items()], self.HEADER)
+        header = (self.points, "shape", "max|A−B|", "mean|A−B|", "relative")
+        return table([(point, *row.cells()) for point, row in self.items()], header)
 
     def __repr__(self) -> str:
         return repr(self.table())
@@ -70,33 +83,34 @@ def compare(
     model_a: nn.Module,
     model_b: nn.Module,
     image: Tensor,
-    at: str | Iterable[str] = "stage",
-    dtype: torch.dtype | None = None,
+    at: str | Iterable[str] | None = None,
+    dtype: torch.dtype | str | None = None,
 ) -> Comparison:
     """Compare the feature maps of two networks, run in eval mode on the same image.
 
     `image`: floating point (N,3,H,W). Each network gets it in its own dtype and on its own device,
     so a float32 network can be compared with its float64 twin. `dtype`: run a copy of each network
-    in this dtype instead; float64 shows what is left without the rounding of float32.
+    in this dtype instead; "float64" shows what is left without the rounding of float32.
     `at`: "stage" for stem, layer1 … layer4; "norm" for every normalization layer of either network;
-    or the names of modules that run once per forward pass. For "stage" and "norm" the image goes
-    into the body of a detector, without the detector's own transform; for names it goes into the
-    model as given.
+    or the names of modules that run once per forward pass. Without it, the stages that both have
+    are compared; where one has none, the normalization layers of the same name that run once. For
+    names the image goes into the model as given; otherwise into the body of a detector, without the
+    detector's own transform.
 
-    Both models keep their training flags, statistics and hooks.
-    Raises TypeError for what is not a network or not a floating point image, and ValueError for a
-    wrong shape, a value that is not finite, a point that one network lacks, and feature maps of
-    different shape.
+    Wrappers (torch.compile, DataParallel, DistributedDataParallel, AveragedModel) are looked
+    through, and hooks count. Both models keep their training flags, statistics and hooks.
+    Raises TypeError for what is not a network, for a traced or scripted one, and for what is not a
+    floating point image or dtype; ValueError for a wrong shape, a value that is not finite, an
+    unknown dtype, a point that one network lacks, and feature maps of different shape.
     """
-    for model in (model_a, model_b):
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"compare takes two networks (nn.Module), not {type(model).__name__}.")
+    model_a, model_b = unwrapped(model_a), unwrapped(model_b)
     _check_image(image)
-    if dtype is not None and not dtype.is_floating_point:
-        raise TypeError(f"A network cannot run in {dtype}: give a floating point dtype.")
-    if at in ("stage", "norm"):
+    dtype = _dtype(dtype)
+    if at in (None, "stage", "norm"):
         model_a, model_b = body(model_a), body(model_b)
-    points_a, points_b = _points(model_a, model_b, at)
+    points, points_a, points_b = _points(model_a, model_b, at)
+    # Of layers that nobody asked for, some may run in training only, or more than once.
+    every = at is not None or points == "stage"
 
     maps_a: dict[str, Tensor] = {}
     rows: dict[str, Row] = {}
@@ -106,81 +120,96 @@ def compare(
         maps_a[point] = feature_map.clone()
 
     def measure(point, b):
-        a = maps_a.pop(point).to(b.device)
-        if a.shape != b.shape:
-            raise ValueError(
-                f"At {point} A gives {tuple(a.shape)} and B {tuple(b.shape)}: "
-                "only feature maps of the same shape can be compared."
-            )
-        rows[point] = Row.of(a, b)
+        try:
+            rows[point] = Row.of(maps_a.pop(point).to(b.device), b)
+        except ValueError as error:
+            raise ValueError(f"At {point} {error}") from None
 
-    _run("A", model_a, image, points_a, keep, dtype)
-    order = list(maps_a)
-    _run("B", model_b, image, points_b, measure, dtype)
-    return Comparison({point: rows[point] for point in order})
+    once_a = _run("A", model_a, image, points_a, keep, dtype, every)
+    points_b = {point: points_b[point] for point in once_a}
+    once_b = _run("B", model_b, image, points_b, measure, dtype, every)
+    if not once_b:
+        reason = "no stages, nor normalization layers of the same name that run once"
+        raise ValueError(f"The networks have {reason}: give `at` names of modules of both.")
+    return Comparison({point: rows[point] for point in once_a if point in once_b}, points)
 
 
-def _points(model_a, model_b, at) -> tuple[dict[str, str], dict[str, str]]:
-    """For each model, a dictionary point → name of the module whose output is compared."""
+def _points(model_a, model_b, at) -> tuple[str, dict[str, str], dict[str, str]]:
+    """Say what a point is; and for each model, point → name of the module that gives its value."""
+    if at is None:
+        return _common(model_a, model_b)
     if at == "stage":
-        points_a, points_b = _stage_ends(model_a), _stage_ends(model_b)
+        points, points_a, points_b = "stage", _stage_ends(model_a), _stage_ends(model_b)
     else:
-        asked = _asked(model_a, model_b, at)
-        points_a = points_b = {name: name for name in asked}
-    for letter, model, points in (("A", model_a, points_a), ("B", model_b, points_b)):
+        points = "normalization layer" if at == "norm" else "module"
+        points_a = points_b = {name: name for name in _asked(model_a, model_b, at)}
+    for letter, model, own in (("A", model_a, points_a), ("B", model_b, points_b)):
         names = dict(model.named_modules(remove_duplicate=False))
-        lacking = (points_a.keys() | points_b.keys()) - points.keys()
-        if missing := lacking | {name for name in points.values() if name not in names}:
+        lacking = (points_a.keys() | points_b.keys()) - own.keys()
+        if missing := lacking | {name for name in own.values() if name not in names}:
             raise ValueError(f"{letter} has no {_some(missing)}: both networks need every point.")
-    return points_a, points_b
+    return points, points_a, points_b
+
+
+def _common(model_a, model_b) -> tuple[str, dict[str, str], dict[str, str]]:
+    try:
+        ends_a, ends_b = _stage_ends(model_a), _stage_ends(model_b)
+    except ValueError:
+        names_b = norm_layers(model_b)
+        names = {name: name for name in norm_layers(model_a) if name in names_b}
+        return "normalization layer", names, names
+    common = [stage for stage in ends_a if stage in ends_b]
+    return "stage", *({stage: ends[stage] for stage in common} for ends in (ends_a, ends_b))
 
 
 def _asked(model_a, model_b, at) -> list[str]:
     if at == "norm":
         asked = list(norm_layers(model_a) | norm_layers(model_b))
-        if not asked:
-            raise ValueError("Neither network has a normalization layer to compare after.")
     else:
         asked = [at] if isinstance(at, str) else list(at)
-        if not asked:
-            raise ValueError('No points asked for: give "stage", "norm", or names of modules.')
+    if not asked:
+        raise ValueError(f"Nothing is there to compare at {at!r}: give names of modules.")
     return asked
 
 
 def _stage_ends(model) -> dict[str, str]:
-    # The last module of a stage gives what the stage gives, and runs in the model's own forward.
+    # A stage may have hooks of its own. A ResNet's stem is no module: what its last part gives.
     names = {module: name for name, module in model.named_modules()}
-    return {stage: names[list(part.children())[-1]] for stage, part in stages(model).items()}
+    return {
+        stage: names[part if part in names else list(part.children())[-1]]
+        for stage, part in stages(model).items()
+    }
 
 
-def _run(letter, model, image, points, visit, dtype) -> None:
-    """Call visit(point, output) for every point during one forward pass in eval mode."""
+def _run(letter, model, image, points, visit, dtype, every) -> list[str]:
+    """Call visit(point, output) in one forward pass; return the points that ran once.
+
+    With `every`, any other raises ValueError.
+    """
     if dtype is not None:
         model, image = _in(dtype, model), image.to(dtype)
     modules = dict(model.named_modules(remove_duplicate=False))
-    seen = set()
+    runs = Counter()
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(_evaluating(model))
         for point, name in points.items():
 
             def hook(module, args, output, point=point):
+                runs[point] += 1
                 if not isinstance(output, Tensor):
-                    raise TypeError(
-                        f"{point} gives a {type(output).__name__}, not one feature map: "
-                        "ask for a module that returns a tensor."
-                    )
-                if point in seen:
-                    raise ValueError(
-                        f"{point} runs more than once: ask for a module that runs once."
-                    )
-                seen.add(point)
-                visit(point, output)
+                    kind = type(output).__name__
+                    raise TypeError(f"{point} gives a {kind}, not one tensor: ask for another.")
+                if runs[point] == 1:
+                    visit(point, output)
+                elif every:
+                    raise ValueError(f"{point} runs more than once: ask for one that runs once.")
 
             stack.callback(modules[name].register_forward_hook(hook).remove)
         model(image if dtype is not None else _as_for(model, image))
-    if missed := points.keys() - seen:
+    if every and (missed := points.keys() - runs.keys()):
         raise ValueError(f"{letter} never reaches {_some(missed)}: ask for other points.")
+    return [point for point, number in runs.items() if number == 1]
 
 
 def _in(dtype, model):
@@ -238,6 +267,16 @@ def _as_for(model, image):
     return image
 
 
+def _dtype(dtype):
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype.removeprefix("torch."), dtype)
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise ValueError(f"There is no dtype {dtype!r}: give torch.float64, or its name.")
+    if dtype is not None and not dtype.is_floating_point:
+        raise TypeError(f"A network cannot run in {dtype}: give a floating point dtype.")
+    return dtype
+
+
 def _check_image(image):
     if not isinstance(image, Tensor):
         raise TypeError(
@@ -253,7 +292,7 @@ def _check_image(image):
 
 def _largest(tensor: Tensor) -> float:
     low, high = tensor.aminmax()  # many times faster than a norm, and NaN stays NaN
-    return torch.maximum(-low, high).item()
+    return torch.maximum(-low, high).abs().item()
 
 
 def _some(names) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import zip_longest
 from numbers import Integral, Real
 from typing import Any
 
@@ -15,13 +16,18 @@ def short(number: float, digits: int = 3) -> str:
 
 
 class Table:
-    """Rows of text, printed in aligned columns and shown as an HTML table in a notebook."""
+    """Rows of text, printed in aligned columns and shown as an HTML table in a notebook.
+
+    A cell may hold several lines.
+    """
 
     def __init__(self, header: Sequence[str], rows: Sequence[Sequence[str]]):
         self.header, self.rows = header, rows
 
     def __repr__(self) -> str:
-        lines = [self.header, *self.rows]
+        lines = []
+        for row in [self.header, *self.rows]:
+            lines += zip_longest(*(cell.split("\n") for cell in row), fillvalue="")
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         return "\n".join(
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -59,4 +65,5 @@ def _cell(value: Any) -> str:
 
 
 def _html_row(tag: str, cells: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+    texts = (escape(cell).replace("\n", "<br>") for cell in cells)
+    return "<tr>" + "".join(f"<{tag}>{text}</{tag}>" for text in texts) + "</tr>"

@@ -253,6 +253,8 @@ def named_files(path):
                 imported = [module, *(f"{module}.{alias.name}" for alias in names)]
             case ast.Import(names=names):
                 imported = [alias.name for alias in names]
+            case ast.Constant(value=str(text)) if text.endswith(".toml"):
+                files |= {file for file in [path.with_name(text)] if file.is_file()}
             case ast.BinOp(left=left) if node not in inner:
                 while isinstance(left, ast.BinOp):
                     inner.add(left)

@@ -28,14 +28,15 @@ def small():
 def test_a_frame_holds_the_summary_and_the_layers():
     shown = frame(audit(freeze(small())))
     assert audit(freeze(small()))._repr_html_() in shown
-    rows = re.findall("<tr>(.*?)</tr>", shown)
+    rows = re.findall("<tr>(.*?)</tr>", shown.partition("audit-layers")[2])
     assert [re.findall(">([^<]+)</t[hd]>", row) for row in rows] == [
         list(module.HEADER),
         ["1", "1", "FrozenBatchNorm2d", "4", "1e-3", "–", "train", "frozen", "≥ 1"],
         ["2", "1", "GroupNorm", "4", "1e-5", "–", "train", "trainable", "–"],
     ]
     shown = frame(module._of_builder("fasterrcnn_resnet50_fpn_v2"))
-    rows = [re.findall("<td>([^<]+)</td>", row) for row in re.findall("<tr>(.*?)</tr>", shown)]
+    rows = re.findall("<tr>(.*?)</tr>", shown.partition("audit-layers")[2])
+    rows = [re.findall("<td>([^<]+)</td>", row) for row in rows]
     first, last = rows[1:]  # consecutive layers of one kind share a row
     assert first[:2] == ["backbone.body.bn1 … backbone.body.layer1.2.bn3", "11"]
     assert (first[3], first[7], last[1], last[7]) == ("64 … 256", "frozen", "54", "trainable")

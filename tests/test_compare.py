@@ -1,10 +1,12 @@
 """compare against the same differences taken by hand, and what it must leave as it was."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from torchvision import models
 
 from helpers.compare import ROUNDING, Row, compare
@@ -82,6 +84,49 @@ def test_named_modules_of_any_two_networks(image):
     rows = compare(a, b, image, at=["features.0.0", "classifier.3"])
     assert rows["features.0.0"].shape == (1, 16, 48, 48) and rows["classifier.3"].max_abs > 0
     assert list(compare(a, b, image, at="features.0")) == ["features.0"]
+    assert rows.points == "module" and repr(rows).startswith("module ")
+
+
+def test_without_stages_the_common_norm_layers_are_compared(image):
+    network = models.mobilenet_v3_small().eval()
+    refrozen = freeze(network, eps=1e-5)
+    rows = compare(network, refrozen, image)
+    assert list(rows) == [n for n, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    assert rows.points == "normalization layer"
+    with torch.no_grad():
+        a, b = (n.features[0][1](n.features[0][0](image)) for n in (network, refrozen))
+    assert rows["features.0.1"].max_abs == (a - b).abs().max().item() > 0
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.unused, self.once = (nn.BatchNorm2d(3) for _ in range(3))
+
+    def forward(self, x):
+        return self.once(self.norm(self.norm(x)))
+
+
+def test_of_norm_layers_not_asked_for_those_that_run_once_are_compared(image):
+    assert list(compare(Twice(), Twice(), image)) == ["once"]
+
+
+def test_wrappers_are_looked_through(image):
+    network, other = models.resnet18(), models.resnet18()
+    wanted = compare(network, other, image)
+    for wrap in (nn.DataParallel, partial(torch.compile, backend="eager"), AveragedModel):
+        for at in (None, "stage"):
+            assert compare(wrap(network), wrap(nn.DataParallel(other)), image, at=at) == wanted
+
+
+def test_hooks_on_a_stage_itself_count(model, image):
+    for network, stage in ((model, "layer2"), (backbones.load("lite0"), "stem")):
+        hooked = copy.deepcopy(network)
+        hooked.get_submodule(stage).register_forward_hook(lambda module, args, output: 2 * output)
+        for dtype in (None, torch.float64):
+            rows = compare(network, hooked, image, dtype=dtype)
+            apart = [row.relative for row in rows.values()]
+            assert apart[: STAGES.index(stage) + 1] == [0] * STAGES.index(stage) + [1]
 
 
 def test_norms_that_became_something_else_are_still_points(image):
@@ -91,6 +136,7 @@ def test_norms_that_became_something_else_are_still_points(image):
 
 
 def test_dtype_takes_the_rounding_out(model, image):
+    assert compare(model, model, image, dtype="float64")["stem"].rounding < 1e-13
     rows = compare(copy.deepcopy(model).double(), model, image)
     assert all(0 < row.relative <= ROUNDING for row in rows.values())
     rows = compare(model, freeze(model), image, dtype=torch.float64)
@@ -132,6 +178,9 @@ def test_rows_of_zeros():
     zeros, ones = torch.zeros(1, 2), torch.ones(1, 2)
     assert Row.of(zeros, zeros).relative == 0
     assert Row.of(zeros, ones).relative == float("inf")
+    assert str(Row.of(ones, ones).max_abs) == "0.0"
+    with pytest.raises(ValueError, match=r"A gives \(1, 2\) and B \(1, 1\): only feature maps"):
+        Row.of(ones, ones[:, :1])
 
 
 def state_of(network):
@@ -160,21 +209,12 @@ def test_flags_statistics_and_hooks_are_as_before_even_after_an_exception(image)
     assert_unchanged(other, before[1])
 
 
-class Twice(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.norm, self.unused = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
-
-    def forward(self, x):
-        return self.norm(self.norm(x))
-
-
 def test_bad_input_is_one_sentence():
     image, a, other = torch.zeros(1, 3, 64, 64), models.resnet18(), models.resnet50()
     lite0, twice, relu, detects = backbones.load("lite0"), Twice(), nn.ReLU(), detector()
     first = {twice: twice, relu: relu, detects: detects}  # A, where it is not the ResNet-18
     for b, x, options, error, message in (
-        ("resnet", image, {}, TypeError, "two networks.*not str"),
+        ("resnet", image, {}, TypeError, "must be a torch.nn.Module, not str"),
         (a, [0.0], {}, TypeError, "must be a tensor, not list"),
         (a, image.byte(), {}, TypeError, r"uint8: give floating.*image / 255"),
         (a, image[0], {}, ValueError, r"\(N,3,H,W\), not \(3, 64, 64\)"),
@@ -182,14 +222,18 @@ def test_bad_input_is_one_sentence():
         (a, image[:0], {}, ValueError, r"not \(0, 3, 64, 64\)"),
         (a, image / 0, {}, ValueError, "NaN or infinity"),
         (a, image, {"dtype": torch.int8}, TypeError, "cannot run in torch.int8"),
-        (relu, image, {}, ValueError, "ReLU has no stages"),
+        (a, image, {"dtype": "int8"}, TypeError, "cannot run in torch.int8"),
+        (a, image, {"dtype": "float46"}, ValueError, "no dtype 'float46': give torch.float64"),
+        (a, image, {"dtype": float}, ValueError, "no dtype <class 'float'>"),
+        (relu, image, {}, ValueError, "no stages, nor normalization layers .* give `at` names"),
+        (relu, image, {"at": "stage"}, ValueError, "ReLU has no stages"),
         (other, image, {}, ValueError, "At layer1 A gives .*64.* and B .*256"),
         (lite0, image, {"at": "norm"}, ValueError, "A has no .* and .* more"),
-        (a, image, {"at": []}, ValueError, "No points asked for"),
+        (a, image, {"at": []}, ValueError, "Nothing is there to compare at"),
         (a, image, {"at": "bn9"}, ValueError, "A has no bn9"),
         (a, image, {"at": "layer1.0.relu"}, ValueError, "runs more than once"),
         (twice, image, {"at": "unused"}, ValueError, "A never reaches unused"),
-        (relu, image, {"at": "norm"}, ValueError, "Neither network has a norm"),
+        (relu, image, {"at": "norm"}, ValueError, "compare at 'norm': give names"),
         (detects, image, {"at": "backbone.fpn"}, TypeError, "fpn gives a OrderedDict, not one"),
     ):
         with pytest.raises(error, match=message) as caught:

@@ -1,6 +1,8 @@
-"""helpers/norms.py against torch in float64, timm's freezing and torch's own conv-bn fusion."""
+"""helpers/norms against torch in float64, timm's freezing and torch's own conv-bn fusion."""
 
 import copy
+import functools
+import math
 import pickle
 
 import pytest
@@ -8,6 +10,7 @@ import timm.layers
 import torch
 import torchvision
 from torch import fx, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import resnet
 from torchvision.models.feature_extraction import create_feature_extractor
@@ -179,6 +182,10 @@ def test_frozen_pickles_and_traces_and_takes_four_dimensions():
     for shape in ((2, 4), (4, 2, 2), (2, 4, 2, 2, 2)):
         with pytest.raises(ValueError, match=rf"takes \(N,C,H,W\), not {len(shape)} dimensions"):
             pickled[1](rand(*shape))
+        with pytest.raises(ValueError):
+            pickled[1](x=rand(*shape))
+    with pytest.raises(ValueError, match=r"has 4 channels, the input 1\."):
+        pickled[1](rand(2, 1, 2, 2))
     assert_same_bits(unfreeze(pickled).state_dict(), unfreeze(frozen).state_dict())
 
 
@@ -264,43 +271,77 @@ def test_training_flags_of_a_feature_extractor_survive():
     assert_close(expected, replace_norms(extractor, "folded")(x)["layer2"])
 
 
-class MyBatchNorm(nn.BatchNorm2d):
-    pass
+def test_layers_in_lists_are_replaced_too():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.bn = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, eps=1e-2)
+            self.steps = {"all": ([self.conv], (self.bn, "a name"))}
+            self.partial = functools.partial(self.normalize, self.bn)
+
+        def normalize(self, layer, x):
+            return layer(x)
+
+        def forward(self, x):
+            (conv,), (bn, _) = self.steps["all"]
+            x = conv(x)
+            return torch.stack([self.bn(x), bn(x), self.partial(x)])
+
+    model, x = lived_in(Net()).eval(), rand(4, 3, 8, 8)
+    for call in (freeze, lambda m: unfreeze(freeze(m)), lambda m: replace_norms(m, "frozen")):
+        result = call(model)
+        assert result.bn is result.steps["all"][1][0]
+        assert_close(model(x), result(x))
+        assert type(result.bn) is nn.BatchNorm2d or torch.equal(result(x), result.train()(x))
+    bare = replace_norms(model, "identity")(x)
+    assert torch.equal(bare, model.conv(x).expand(3, *bare.shape[1:]))
 
 
-class MyFrozen(FrozenBatchNorm2d):
-    pass
+class InBatch(nn.BatchNorm2d):
+    def forward(self, x):
+        return F.batch_norm(x, None, None, self.weight, self.bias, True, 0, self.eps)
 
 
-def test_unfit_layers_are_named_in_one_sentence():
+class Keeper(nn.Module):
+    def forward(self, x):
+        self.last = x
+        return x
+
+
+def test_unfit_models_and_layers_are_named_in_one_sentence():
+    bn, x = nn.BatchNorm2d(4), rand(2, 4, 3, 3)
+    kept = nn.Sequential(nn.Conv2d(4, 4, 1), Keeper())
+    kept(x)
     for call in (freeze, unfreeze, CALLS[-1], recalibrated):
-        with pytest.raises(TypeError, match=r"must be a torch.nn.Module, not dict\."):
-            call({})
+        for model, error, words in (
+            ({}, TypeError, "^The model must be a torch.nn.Module, not dict"),
+            (torch.jit.trace(bn.eval(), x), TypeError, "^The model is a Top.*before TorchScript"),
+            (
+                nn.Sequential(torch.jit.script(bn)),
+                TypeError,
+                "^Layer '0' is a .*before TorchScript",
+            ),
+            (kept, ValueError, "^Layer '1' is a Keeper whose 'last' deepcopy cannot copy"),
+            (nn.Sequential(nn.LazyBatchNorm2d()), ValueError, "^Layer '0' is a .* run one batch"),
+        ):
+            with pytest.raises(error, match=f"{words}[^\n]*\\.$"):
+                call(model)
+    for eps, error in ((-1.0, ValueError), (math.nan, ValueError), (math.inf, ValueError)):
+        with pytest.raises(error, match=r"^eps must be finite and not negative, not .*\.$"):
+            freeze(bn, eps)
+    with pytest.raises(TypeError, match=r"^eps must be a number, not str\.$"):
+        freeze(bn, "x")
     for layer, error, words in (
-        (nn.BatchNorm1d(4), TypeError, r"only layers for \(N,C,H,W\)"),
-        (nn.BatchNorm3d(4), TypeError, r"only layers for \(N,C,H,W\)"),
-        (nn.LazyBatchNorm2d(), ValueError, "run one batch"),
-        (MyBatchNorm(4), TypeError, "freeze_batch_norm_2d"),
-        (MyFrozen(4), TypeError, "freeze_batch_norm_2d"),
-        (timm.layers.BatchNormAct2d(4), TypeError, "freeze_batch_norm_2d"),
-        (timm.layers.FrozenBatchNormAct2d(4), TypeError, "freeze_batch_norm_2d"),
         (nn.BatchNorm2d(4, track_running_stats=False), ValueError, "nothing to freeze"),
+        (InBatch(4), TypeError, "uses the batch even in eval mode"),
     ):
-        name = type(layer).__name__
-        for kind in (None, "frozen", "folded"):
+        for kind in (None, "frozen"):
             call = freeze if kind is None else lambda m, kind=kind: replace_norms(m, kind)
-            with pytest.raises(error, match=f"^Layer 'neck.1' is a {name}.*{words}[^\n]*\\.$"):
-                call(nn.ModuleDict({"neck": nn.Sequential(nn.ReLU(), layer)}))
-            with pytest.raises(error, match=f"^The model is a {name}.*{words}"):
-                call(layer)
-
-
-def test_unfreeze_refuses_only_what_is_frozen_elsewhere():
-    for layer in (timm.layers.FrozenBatchNormAct2d(4), MyFrozen(4)):
-        with pytest.raises(TypeError, match="unfreeze_batch_norm_2d"):
-            unfreeze(nn.Sequential(layer))
-    model = nn.Sequential(nn.BatchNorm1d(4), MyBatchNorm(4), FrozenBatchNorm2d(4))
-    assert [type(m) for m in unfreeze(model)] == [nn.BatchNorm1d, MyBatchNorm, nn.BatchNorm2d]
+            for model, subject in ((nn.Sequential(layer), "Layer '0'"), (layer, "The model")):
+                with pytest.raises(
+                    error, match=f"^{subject} is a {type(layer).__name__}[^\n]*{words}[^\n]*\\.$"
+                ):
+                    call(model)
 
 
 def test_running_statistics():
@@ -535,27 +576,43 @@ def test_recalibrate_leaves_a_layer_no_batch_reached():
     assert not torch.equal(model.bn.running_var, result.bn.running_var)
 
 
-def test_recalibrate_takes_whatever_the_model_takes():
-    model = detector().train()
-    result = recalibrate(model, [[rand(3, 48, 64), rand(3, 64, 40)]])
-    assert flags(result) == flags(model)
-    old, new = model.backbone.body.bn1, result.backbone.body.bn1
+def test_recalibrate_takes_what_a_loader_yields():
+    model, images = conv_bn().train(), rand(6, 4, 8, 8)
+    expected = recalibrate(model, images.split(2)).state_dict()
+    pairs = torch.utils.data.TensorDataset(images, torch.zeros(6))
+    for batches, key in (
+        (torch.utils.data.DataLoader(pairs, batch_size=2), None),
+        (([x] for x in images.split(2)), None),
+        (({"label": 1, "image": x} for x in images.split(2)), "image"),
+    ):
+        assert_same_bits(expected, recalibrate(model, batches, key).state_dict())
+    network, pictures = detector().train(), [rand(3, 48, 64), rand(3, 64, 40)]
+    results = [recalibrate(network, [batch]) for batch in (pictures, (pictures, [{}, {}]))]
+    assert flags(results[0]) == flags(network)
+    assert_same_bits(*(result.state_dict() for result in results))
+    old, new = network.backbone.body.bn1, results[0].backbone.body.bn1
     assert not torch.equal(old.running_mean, new.running_mean)
-    flat = recalibrate(nn.BatchNorm1d(4), [rand(8, 4)])
-    assert_close(rand(8, 4).mean(0), flat.running_mean, 1e-6)
-    act = recalibrate(timm.layers.BatchNormAct2d(4), [rand(8, 4, 2, 2)])
-    assert_close(rand(8, 4, 2, 2).mean((0, 2, 3)), act.running_mean, 1e-6)
 
 
 def test_recalibrate_says_what_is_missing():
+    model, x = nn.BatchNorm2d(3), rand(2, 3, 4, 4)
+    before = portrait(model)
+    for batch, words in (
+        (x[:0], "Batch 1 is empty"),
+        ([], "Batch 1 is empty"),
+        (x * math.nan, "Batch 1 holds NaN or infinity"),
+        ((x / 0, 1), "Batch 1 holds NaN or infinity"),
+        ({"image": x, "label": 1}, "Batch 1 is a mapping: .* of 'image', 'label'"),
+    ):
+        with pytest.raises(ValueError, match=f"^{words}[^\n]*\\.$"):
+            recalibrate(model, [x, batch])
     with pytest.raises(ValueError, match="No batches"):
-        recalibrate(nn.BatchNorm2d(3), iter([]))
+        recalibrate(model, iter([]))
+    assert_same_portrait(before, model)
     untracked = nn.BatchNorm2d(3, track_running_stats=False)
-    for model in (freeze(nn.BatchNorm2d(3)), untracked, nn.ReLU()):
+    for other in (freeze(model), freeze(nn.BatchNorm1d(3)), untracked, nn.ReLU()):
         with pytest.raises(ValueError, match="must be unfrozen first"):
-            recalibrate(model, [rand(2, 3, 4, 4)])
-    with pytest.raises(ValueError, match="run one batch"):
-        recalibrate(nn.LazyBatchNorm2d(), [rand(2, 3, 4, 4)])
+            recalibrate(other, [x])
 
 
 def test_norm_layers():

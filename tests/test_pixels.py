@@ -5,9 +5,11 @@ import json
 import math
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 
@@ -82,18 +84,22 @@ def test_a_format_is_its_formula():
     torch.testing.assert_close(convert(p, PLAIN, odd), expected)
 
 
-def test_a_format_that_cannot_be_says_so():
-    for values, sentence in (
+@pytest.mark.parametrize(
+    "values, sentence",
+    [
         (("RBG", 0, 1), 'The order is \'RBG\': choose "RGB" or "BGR".'),
         (("RGB", 1, 1), r"The range 1 … 1 must rise, and be finite\."),
+        (("RGB", 0, math.nan), r"The range 0 … nan must rise"),
         (("RGB", 0, math.inf), r"The range 0 … inf must rise"),
         (("RGB", 0, 1, (0, 0)), r"mean is \(0, 0\): give a tuple of three finite numbers\."),
         (("RGB", 0, 1, 0.5), r"mean is 0.5: give a tuple of three"),
         (("RGB", 0, 1, (0, 0, math.nan)), "mean is .*: give a tuple of three"),
-        (("RGB", 0, 1, (0, 0, 0), (1, 0, 1)), r"std is \(1, 0, 1\): give three positive numbers"),
-    ):
-        with pytest.raises(ValueError, match=sentence):
-            PixelFormat(*values)
+        (("RGB", 0, 1, (0, 0, 0), (1, 0, 1)), r"std is \(1, 0, 1\): give three positive numbers\."),
+    ],
+)
+def test_a_format_that_cannot_be_says_so(values, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        PixelFormat(*values)
 
 
 def test_every_pair_follows_the_published_formulas():
@@ -150,12 +156,22 @@ def test_dtype_batch_shape_and_gradient_carry_over():
     ],
 )
 def test_a_bad_image_gets_one_sentence(image, error, sentence):
-    calls = [lambda image: convert(image, PLAIN, "torchvision"), diagnose]
+    calls = [lambda image: convert(image, PLAIN, "torchvision")]
+    if "uint8" not in sentence and "4, 5, 3" not in sentence:  # these can be diagnosed
+        calls.append(diagnose)
     if "NaN" not in sentence:
         calls += [Rescale(), PadWithColor((1, 1, 1, 1), (0, 0, 0)), *loader_mistakes.values()]
     for call in calls:
         with pytest.raises(error, match=sentence):
             call(image)
+
+
+def test_a_result_beyond_the_dtype_is_refused():
+    image = torch.full((3, 2, 2), 300, dtype=torch.float16)
+    with pytest.raises(ValueError, match=r"^torch\.float16 cannot hold the result: give the image"):
+        convert(image, PLAIN, "0-255")
+    assert convert(image.float(), PLAIN, "0-255").eq(76_500).all()
+    assert convert(image - 100, PLAIN, "0-255").eq(51_000).all()
 
 
 def test_an_unknown_format_is_answered_with_the_names():
@@ -255,6 +271,9 @@ def test_padding_with_a_color():
     padded = PadWithColor((1, 2, 3, 4), (0.1, 0.2, 0.3))(image)
     assert torch.equal(padded[..., 3:-4, 1:-2], image)
     assert torch.equal(padded[0, :, 0, 0], torch.tensor([0.1, 0.2, 0.3]))
+    for color in ((0, 0), (0, 0, 0, 0), (0, 0, math.nan), (0, math.inf, 0), 0, "red", (0, 0, "1")):
+        with pytest.raises(ValueError, match=r"^The color is .*: give three finite numbers\.$"):
+            PadWithColor((1, 1, 1, 1), color)
 
 
 def test_the_convolution_stays_as_it_was_and_lends_what_it_is():
@@ -330,101 +349,120 @@ def test_gamma_undoes_srgb():
 # diagnose
 
 
-def like(name):
-    """The formats that no tensor, or less than one level of 255, tells from this one."""
-    groups = (IMAGENET, LEVELS_BGR, ["0-1", "BGR"])
-    return next((group for group in groups if name in group), [name])
+def test_the_true_format_is_never_excluded_even_dim_or_resized():
+    for name, photo, bright in product(KNOWN, PHOTOS.values(), (1, 0.1)):
+        image = convert(bright * photo[..., ::2, ::2], PLAIN, name)
+        for shown in (image, F.interpolate(image, (150, 150), mode="bicubic")):
+            diagnosis = diagnose(shown, name)
+            assert name in diagnosis.allowed and diagnosis.warning == "", (name, bright)
+            assert set(diagnosis.allowed) | set(diagnosis.excluded) == set(KNOWN)
+            assert not set(diagnosis.allowed) & set(diagnosis.excluded)
 
 
-def top(diagnosis):
-    return next(iter(diagnosis.scores))
-
-
-def test_the_true_format_is_a_candidate_and_its_group_comes_first():
-    first = dict.fromkeys(KNOWN, 0)
+def test_an_excluded_format_would_have_no_picture():
+    ends = torch.tensor([0.0, 255.0], dtype=torch.float64).reshape(1, 1, 2).expand(3, 1, 2)
     for name, photo in product(KNOWN, PHOTOS.values()):
-        diagnosis = diagnose(convert(photo, PLAIN, name))
-        scores = diagnosis.scores
-        assert name in diagnosis.candidates and top(diagnosis) in like(name)
-        assert scores[name] >= 0.7 * scores[top(diagnosis)]
-        assert set(scores) == set(KNOWN)
-        assert list(scores.values()) == sorted(scores.values(), reverse=True)
-        assert len({scores[name] for name in IMAGENET}) == 1
-        first[name] += top(diagnosis) == name
-    # Of equal formats the first is named; the rocket stands before a blue sky; the cat is neither
-    # black nor white, so that a shift of its levels stays inside;
-    # the rocket's keras-caffe and detectron2 are 1e-4 apart.
-    often = {name: 4 for name in KNOWN} | {"0-1": 3, "BGR": 3, "detectron": 3, "keras-caffe": 3}
-    assert first == often | dict.fromkeys(IMAGENET[1:], 0)
+        image = convert(photo[..., ::2, ::2], PLAIN, name)
+        values, excluded = image.double().flatten(2)[0], diagnose(image).excluded
+        for other, published in PUBLISHED.items():
+            black, white = published(ends)[:, 0].unbind(-1)
+            low, high = ((v - black) / (white - black) for v in (values.amin(1), values.amax(1)))
+            beyond = max(-low.min(), high.max() - 1) > 0.2
+            flat = (high - low).max() * 255 <= 8  # the photos have more than 9 values
+            assert (other in excluded) == bool(beyond or flat), (name, other)
 
 
-def test_clean_tensors_are_not_warned_of_even_resized():
-    for name, photo in product(["0-1", *FORMATS], PHOTOS.values()):
-        image = convert(photo, PLAIN, name)
-        assert diagnose(image).warning is diagnose(image, name).warning is None
-        for size in (100, 300):
-            diagnosis = diagnose(F.interpolate(image, (size, size), mode="bicubic"), name)
-            assert name in diagnosis.candidates and diagnosis.warning is None
+def test_dim_levels_are_not_told_for_a_format_of_their_own():
+    for photo in PHOTOS.values():
+        levels = (100 * photo).round()
+        diagnosis = diagnose(levels, expected="0-1")
+        assert diagnosis.allowed == (*LEVELS_BGR, "0-255")
+        assert diagnosis.warning == (
+            f"Values up to {levels.max():.0f}, above 1: not 0-1; "
+            "perhaps levels 0–255: divide by 255."
+        )
 
 
 WARNINGS = {
-    "0-255": "divide by 255",
-    "halved": "a dark picture, or one halved",
-    "normalized twice": "torchvision or keras-torch or mmdet-pytorch or gluoncv, not like 0-1",
-    "-1 to 1": "looks like keras-tf, not like 0-1",
-    "caffe style": "keras-caffe",
-    "divided twice": "divided by 255 twice",
+    "0-255": "above 1: not 0-1; perhaps levels 0–255: divide by 255.",
+    "normalized twice": "not 0-1; perhaps torchvision or ",
+    "-1 to 1": "below 0: not 0-1; perhaps torchvision or keras-torch or keras-tf or ",
+    "caffe style": "not 0-1; perhaps detectron or detectron2 or keras-caffe.",
+    "divided twice": "Values all within 8 of 255 levels: not 0-1; perhaps divided twice.",
 }
 
 
-def test_the_mistakes_that_can_be_seen_are_warned_of():
+def test_the_mistakes_that_the_values_show_are_warned_of():
     for (name, load), photo in product(loader_mistakes.items(), PHOTOS.values()):
-        image = load(photo)
-        warning = diagnose(image, "0-1").warning
+        diagnosis = diagnose(load(photo), "0-1")
         if name in WARNINGS:
-            assert WARNINGS[name] in warning
-        else:
-            assert name in ("BGR", "gamma")  # a picture may be blue, and it may be dark
-            assert warning is None
-        # Not expecting anything, these are formats like others.
-        formats = ("normalized twice", "-1 to 1", "caffe style", "BGR", "gamma")
-        assert (diagnose(image).warning is None) == (name in formats)
+            assert WARNINGS[name] in diagnosis.warning and "0-1" in diagnosis.excluded
+        else:  # a picture may be blue, and it may be dark
+            assert name in ("BGR", "gamma", "halved")
+            assert diagnosis.warning == "" and {"0-1", "BGR"} <= set(diagnosis.allowed)
+        assert diagnose(load(photo)).warning == ""
+
+
+def test_only_the_values_that_a_format_cannot_have_are_warned_of():
+    levels, dark = 255 * PHOTOS["astronaut"], (draw(3, 40, 40) ** 8)
+    half = PixelFormat("RGB", -0.5, 0.5)
+    for image, expected, warning in (
+        (dark, "0-1", ""),
+        (torch.zeros(3, 4, 4), "0-1", ""),
+        (torch.zeros(3, 4, 4), "0-255", ""),
+        ((5 * dark).round(), "0-255", ""),  # a black picture, but of whole levels
+        (dark, "0-255", "Values all within 8 of 255 levels: not 0-255; perhaps 0-1 or "),
+        (levels, "torchvision", "not torchvision; perhaps levels 0–255."),
+        (levels, "detectron", "not detectron; perhaps levels 0–255."),
+        (convert(levels, "0-255", half), half, ""),
+        (levels, half, "Values up to 255, above 0.5: not the expected format; perhaps levels"),
+        (1e4 * dark, "0-1", "not 0-1; perhaps no known format."),
+        (1e4 * dark, None, "No known format allows these values."),
+    ):
+        told = diagnose(image, expected).warning
+        assert warning in told and bool(told) == bool(warning), (expected, told)
 
 
 def test_what_a_detector_holds_after_its_own_normalization():
     for photo in PHOTOS.values():
         twice = convert(loader_mistakes["normalized twice"](photo), PLAIN, "torchvision")
-        diagnosis = diagnose(twice)
-        assert top(diagnosis) == "torchvision, twice" and "normalized twice" in diagnosis.warning
-        torch.testing.assert_close(convert(twice, top(diagnosis), PLAIN), photo, rtol=0, atol=1e-6)
+        diagnosis = diagnose(twice, "torchvision")
+        assert "torchvision, twice" in diagnosis.allowed
+        assert "below -2.12: not torchvision" in diagnosis.warning
+        torch.testing.assert_close(convert(twice, "torchvision, twice", PLAIN), photo)
 
 
-def test_what_nothing_explains_is_said():
-    sentence = "No known format explains this range: it is nearly flat, shifted or too wide."
-    for image in (torch.zeros(3, 4, 4), torch.full((3, 4, 4), 0.5), 1e4 * draw(3, 4, 4)):
-        assert diagnose(image).warning == sentence
-
-
-def test_a_batch_counts_as_one_picture_and_stays_as_it_is():
-    batch = torch.cat(list(PHOTOS.values())).requires_grad_()
-    before = batch.detach().clone()
-    assert top(diagnose(batch)) == "0-1"
-    assert torch.equal(batch, before)
-
-
-def test_another_format_can_be_expected():
-    half = PixelFormat("RGB", -0.5, 0.5)
-    image = convert(PHOTOS["astronaut"], PLAIN, half)
-    assert diagnose(image, half).warning is None
-    assert "not like the expected format" in diagnose(PHOTOS["astronaut"] * 255 - 110, half).warning
+def test_an_image_of_any_kind_and_layout_is_taken():
+    levels = (255 * PHOTOS["cat"]).round().byte()
+    hwc = levels[0].permute(1, 2, 0)
+    batch = PHOTOS["cat"].clone().requires_grad_()
+    wanted = diagnose(levels.double())
+    for image in (
+        levels,
+        levels[0],
+        levels.permute(0, 2, 3, 1),
+        hwc,
+        hwc.numpy(),
+        hwc.numpy()[:, ::-1],
+        levels.numpy().astype(np.float16),
+        Image.fromarray(hwc.numpy()),
+        torch.cat([levels, levels]).int(),
+    ):
+        told = diagnose(image)
+        assert (told.low, told.high, told.allowed) == (wanted.low, wanted.high, wanted.allowed)
+        assert told.means == pytest.approx(wanted.means)
+    assert "0-1" in diagnose(batch).allowed and torch.equal(batch, PHOTOS["cat"])
+    with pytest.raises(TypeError, match="must be a tensor, not ndarray"):
+        diagnose(np.array([["red"]]))
 
 
 def test_the_text_is_short_and_stable():
-    assert repr(diagnose(loader_mistakes["halved"](PHOTOS["astronaut"]))) == (
-        "Range 0 … 0.5, channel means 0.278, 0.207, 0.189.\n"
-        "halved              0.92\n"
-        "0-1                 0.05\n"
-        "BGR                 0.04\n"
-        "Warning: Hardly anything exceeds 0.5: a dark picture, or one halved on its way."
-    )
+    levels = torch.arange(48.0).reshape(3, 4, 4) * 4 - 90
+    lines = repr(diagnose(levels, "keras-tf")).splitlines()
+    assert lines[:3] == [
+        "Range -90 … 98, channel means -60, 4, 68.",
+        "Allowed: detectron or detectron2 or keras-caffe.",
+        "Not 0-1: up to 98, above 1.",
+    ]
+    assert len(lines) == 14 and lines[-1].startswith("Warning: Values up to 98, above 1: not keras")
     assert repr(diagnose(PHOTOS["astronaut"])).endswith("No warning.")

@@ -61,7 +61,8 @@ def test_conda_and_pip_ask_for_the_same_packages():
         else:
             conda[CONDA_NAMES.get(name, name)] = SpecifierSet(bounds)
             assert build == (["cpu*"] if "torch" in name else []), entry
-    assert conda == requirements(PROJECT["dependencies"])
+    extras = PROJECT["optional-dependencies"]
+    assert conda == requirements(PROJECT["dependencies"] + extras["course"])
     assert re.fullmatch(r"=3\.\d+", python), "Binder reads one version, no range"
     assert Version(python[1:]) in SpecifierSet(PROJECT["requires-python"])
 
@@ -74,7 +75,8 @@ def test_every_pin_is_one_exact_version_for_every_platform():
 
 def test_the_pins_lie_within_the_bounds():
     pins = {canonicalize_name(r.name): r.specifier for r in map(Requirement, constraints())}
-    asked = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]
+    extras = PROJECT["optional-dependencies"]
+    asked = PROJECT["dependencies"] + extras["course"] + extras["test"]
     for name, bounds in requirements(asked).items():
         (pin,) = pins[name]
         assert Version(pin.version) in bounds, f"{name} {pin} is outside {bounds}"

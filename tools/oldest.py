@@ -10,7 +10,8 @@ PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 def oldest() -> list[str]:
     """A line `name==version` for each package that the project and its tests ask for."""
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
-    asked = project["dependencies"] + project["optional-dependencies"]["test"]
+    extras = project["optional-dependencies"]
+    asked = project["dependencies"] + extras["course"] + extras["test"]
     return [re.sub(r"^([\w-]+)>=([\w.]+).*", r"\1==\2", line) for line in asked]
 
 

@@ -1,52 +1,57 @@
-"""`python -m helpers.audit`: the audit of torchvision's builders on the command line."""
+"""The audit on the command line: python -m helpers.audit fasterrcnn_resnet50_fpn"""
 
 import argparse
+import importlib
 import json
+import os
 import sys
-from dataclasses import replace
-
-import torchvision
 
 from helpers.audit.census import detection_builders
-from helpers.audit.traps import _wrapped, audit_builder
+from helpers.audit.report import Audit
+from helpers.audit.traps import audit, audit_builder
+
+
+def audited(name: str, weights: str, batch_size: int | None) -> Audit:
+    """Audit a torchvision builder, or what the function `package.module:function` returns."""
+    module, colon, function = name.partition(":")
+    if not colon:
+        return audit_builder(name, weights, batch_size)
+    sys.path.insert(0, os.getcwd())
+    try:
+        model = getattr(importlib.import_module(module), function)()
+    except Exception as error:  # the function is not ours
+        raise ValueError(f"{name} leads to no model: {type(error).__name__}, {error}") from None
+    return audit(model, batch_size=batch_size)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m helpers.audit",
-        description="The normalization layers of torchvision's builders, and the traps they are "
-        "in. Nothing is downloaded: the models hold no values.",
-        epilog="Exit status: 0 nothing found, 1 something found, 2 an unknown name.",
-    )
-    parser.add_argument(
-        "builder", nargs="*", help="a name in torchvision.models.list_models(); default: detection"
-    )
-    parser.add_argument(
-        "--weights",
-        default="pretrained",
-        help="what the model is wired for: pretrained (its backbone, or all of a classifier; this "
-        "is the default), default (the builder called without arguments), none, coco, or the name "
-        "of its weights, such as COCO_LEGACY",
-    )
+    """Print the audits; the exit status: 0 nothing found, 1 something found, 2 not understood."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.audit", epilog=main.__doc__)
+    names = "names in torchvision.models.list_models(), or package.module:function"
+    parser.add_argument("model", nargs="*", help=f"{names}; default: all detection builders")
+    wiring = "of a builder: pretrained, default, none, coco, or a name such as COCO_LEGACY"
+    parser.add_argument("--weights", default="pretrained", help=wiring)
     parser.add_argument("--batch-size", type=int, help="images per forward pass, if known")
     parser.add_argument("--json", action="store_true", help="print JSON, layer by layer")
     options = parser.parse_args(arguments)
-    names = options.builder or detection_builders()
+    names = options.model or detection_builders()
     try:
-        found = {name: audit_builder(name, options.weights, options.batch_size) for name in names}
-    except ValueError as error:
+        audits = {name: audited(name, options.weights, options.batch_size) for name in names}
+    except (TypeError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    if options.json:
-        models = {name: one.to_dict() for name, one in found.items()}
-        facts = {"torchvision": torchvision.__version__.partition("+")[0], "models": models}
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
-    else:
-        notes = dict.fromkeys(note for one in found.values() for note in one.notes)
-        parts = [repr(replace(one, notes=())) for one in found.values()]
-        print("\n\n".join([*parts, *("\n".join(_wrapped(f"Note: {note}")) for note in notes)]))
-    return 1 if any(one.findings for one in found.values()) else 0
+    facts = {"models": {name: found.to_dict() for name, found in audits.items()}}
+    texts = "\n\n".join(map(repr, audits.values()))
+    print(json.dumps(facts, indent=2) if options.json else texts)
+    return int(any(found.findings for found in audits.values()))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.stdout.reconfigure(errors="replace")  # a console that knows no arrow
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    sys.exit(status)

@@ -4,10 +4,13 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from math import exp, isfinite
+from math import isfinite
+from numbers import Real
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL.Image import Image
 from torch import Tensor, nn
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's pixels, RGB in 0–1
@@ -78,14 +81,15 @@ def convert(image: Tensor, source: str | PixelFormat, target: str | PixelFormat)
     `image` is floating point, (3,H,W) or (N,3,H,W); its dtype and device stay. A format is a
     PixelFormat or a name in KNOWN. Values outside the range are not clipped. Raises TypeError for
     what is not a floating point tensor; ValueError for another shape, an empty image, NaN or
-    infinity, and an unknown name.
+    infinity, also in the result, where its dtype cannot hold it, and for an unknown name.
     """
-    _check(image)
-    if not image.isfinite().all():
-        raise ValueError("The image holds NaN or infinity: give finite values.")
+    _check(image, finite=True)
     channels, scale, shift = _map(_format(source), _format(target))
     scale, shift = (t.reshape(3, 1, 1).to(image.device) for t in (scale, shift))
-    return (image.double()[..., channels, :, :] * scale + shift).to(image.dtype)
+    converted = (image.double()[..., channels, :, :] * scale + shift).to(image.dtype)
+    if not converted.isfinite().all():
+        raise ValueError(f"{image.dtype} cannot hold the result: give the image as float32.")
+    return converted
 
 
 class Rescale(nn.Module):
@@ -110,11 +114,14 @@ class PadWithColor(nn.Module):
     """Pad with one color: like ZeroPad2d, but with a value for each channel.
 
     `padding` counts the pixels left, right, above and below; `color` has three numbers. Takes
-    (3,H,W) or (N,3,H,W). Raises TypeError and ValueError as `convert` does.
+    (3,H,W) or (N,3,H,W). Raises ValueError for another color; otherwise as `convert` does.
     """
 
     def __init__(self, padding: tuple[int, int, int, int], color: tuple[float, float, float]):
         super().__init__()
+        numbers = isinstance(color, tuple | list) and all(isinstance(v, Real) for v in color)
+        if not (numbers and len(color) == 3 and all(map(isfinite, color))):
+            raise ValueError(f"The color is {color!r}: give three finite numbers.")
         self.padding, self.color = padding, color
 
     def forward(self, image: Tensor) -> Tensor:
@@ -185,103 +192,95 @@ The image is meant for a torchvision detector, which normalizes once more after 
 "gamma" gives linear light.
 """
 
-SPREAD = 0.3  # a guess: how far a picture's mean color lies from ImageNet's
-OUTSIDE = 16 / 255  # a guess: how far resizing may carry values outside the range
-LEAST = 0.01  # the lowest score of a candidate
-ADVICE = {
-    "0-255": "Levels 0–255 that nothing has scaled: divide by 255.",
-    "halved": "Hardly anything exceeds 0.5: a dark picture, or one halved on its way.",
-    "divided twice": "Hardly anything exceeds 1/255: levels divided by 255 twice.",
-    "torchvision, twice": "As if normalized twice: leave one of the two out.",
-}
+OUTSIDE = 0.2  # of the range; bicubic resizing carries a photo's values half as far beyond it
+FEWEST = 8  # levels of 255; a picture with fewer is all but flat
 
 
 @dataclass(frozen=True, repr=False)
 class Diagnosis:
-    """Which formats a tensor can have: `scores`, name → 0–1, the best first; a `warning`, or None.
+    """Which formats of KNOWN the values of an image allow, and what is surely wrong with them.
 
-    `low`, `high` and `means`, one for each channel, are the numbers that were looked at.
+    `low`, `high`; `means`, one for each channel; `allowed`, names that nothing here tells apart;
+    `excluded`, name → reason; `warning`, a sentence, or "" where the expected format is allowed.
     """
 
     low: float
     high: float
     means: tuple[float, float, float]
-    scores: dict[str, float]
-    warning: str | None
-
-    @property
-    def candidates(self) -> dict[str, float]:
-        """The scores from 0.01 up."""
-        return {name: score for name, score in self.scores.items() if score >= LEAST}
+    allowed: tuple[str, ...]
+    excluded: dict[str, str]
+    warning: str
 
     def __repr__(self) -> str:
         low, high, *means = (f"{round(v, 4) + 0.0:.3g}" for v in (self.low, self.high, *self.means))
-        seen = f"Range {low} … {high}, channel means {', '.join(means)}."
-        rows = [f"{name:<20}{score:.2f}" for name, score in self.candidates.items()]
-        return "\n".join(
-            [seen, *rows, f"Warning: {self.warning}" if self.warning else "No warning."]
-        )
+        allowed = " or ".join(self.allowed) or "no known format"
+        lines = [f"Range {low} … {high}, channel means {', '.join(means)}.", f"Allowed: {allowed}."]
+        lines += [f"Not {name}: {reason}." for name, reason in self.excluded.items()]
+        return "\n".join([*lines, f"Warning: {self.warning}" if self.warning else "No warning."])
 
 
-def diagnose(image: Tensor, expected: str | PixelFormat | None = None) -> Diagnosis:
-    """Say which formats a tensor can have, told from its range and channel means alone.
+def diagnose(
+    image: Tensor | np.ndarray | Image, expected: str | PixelFormat | None = None
+) -> Diagnosis:
+    """Say which formats the values of an image allow, and warn if they exclude the expected one.
 
-    A score says how usual the picture would be in that format. It is 1 if the picture fills 0–1 and
-    has ImageNet's mean color; it falls with the cube of the part of 0–1 that is filled, with what
-    lies outside, and with another mean color. The widths SPREAD and OUTSIDE are guesses, so a score
-    is no probability. Equal scores mean that nothing tells the formats apart: four are the same
-    function, and detectron, detectron2 and keras-caffe differ by less than one level of 255.
+    Values exclude a format if they lie outside its range by more than resizing explains, or if all
+    lie within 8 of its 255 levels and are more than these levels. Nothing tells apart what is left:
+    a blue picture may be BGR, a dark one halved or linear light. Without `expected` a warning comes
+    if nothing is left.
 
-    The range alone decides on the warning: it comes when the best candidate explains the range more
-    than twice as well as the `expected` format does (without `expected`: as any of FORMATS and
-    PLAIN), or when nothing explains it. Mean colors never warn, for a blue picture is not BGR, nor
-    a dark one linear light.
-
-    `image`, formats and errors are as in `convert`; a batch counts as one picture.
+    `image`: numbers of any dtype, with three channels, first or last; a batch counts as one
+    picture. Raises TypeError for what is no image, and ValueError as `convert` does.
     """
-    _check(image)
-    values = image.detach().double().movedim(-3, 0).flatten(1)
-    # An image of the channels' minima, maxima and means: what converts it, converts them.
-    summary = torch.stack([values.amin(1), values.amax(1), values.mean(1)], -1)[:, None]
-    fits = {name: _fits(summary, format) for name, format in KNOWN.items()}
-    # Rounded, so that formats which are the same function tie.
-    scores = {name: round(in_range * in_color, 4) for name, (in_range, in_color) in fits.items()}
-    scores = dict(sorted(scores.items(), key=lambda item: -item[1]))
-    right = [PLAIN, *FORMATS.values()] if expected is None else [_format(expected)]
-    in_range = max(_fits(summary, format)[0] for format in right)
+    values = _values(image)
+    low, high = values.amin(1), values.amax(1)
+    many = any(len(channel.unique()) > FEWEST + 1 for channel in values)
+    reasons = {name: _reason(low, high, many, format) for name, format in KNOWN.items()}
+    allowed = tuple(name for name, reason in reasons.items() if not reason)
+    warning = "" if allowed or expected is not None else "No known format allows these values."
+    if expected is not None and (reason := _reason(low, high, many, _format(expected))):
+        perhaps = " or ".join(allowed) or "no known format"
+        if "0-255" in allowed and low.min() >= 0:
+            perhaps = "levels 0–255" + (": divide by 255" if _format(expected) == PLAIN else "")
+        name = expected if isinstance(expected, str) else "the expected format"
+        warning = f"Values {reason}: not {name}; perhaps {perhaps}."
     return Diagnosis(
-        low=values.min().item(),
-        high=values.max().item(),
+        low=low.min().item(),
+        high=high.max().item(),
         means=tuple(values.mean(1).tolist()),
-        scores=scores,
-        warning=_warning(scores, fits[next(iter(scores))][0], in_range, expected),
+        allowed=allowed,
+        excluded={name: reason for name, reason in reasons.items() if reason},
+        warning=warning,
     )
 
 
-def _fits(summary: Tensor, format: PixelFormat) -> tuple[float, float]:
-    """Rate how well the format explains the range and the mean color, each from 0 to 1."""
-    low, high, mean = convert(summary, format, PLAIN)[:, 0].unbind(-1)
-    low, high = low.min().item(), high.max().item()
-    outside = max(0, -low, high - 1)
-    filled = max(0, min(high, 1) - max(low, 0))
-    off = (mean - torch.tensor(MEAN).to(mean)).square().sum().item()
-    return filled**3 * exp(-outside / OUTSIDE), 1 / (1 + off / SPREAD**2)
+def _values(image) -> Tensor:  # of each channel, float64 (3,…)
+    if isinstance(image, Image):
+        image = np.asarray(image.convert("RGB"))
+    if isinstance(image, np.ndarray) and image.dtype.kind in "buif":
+        image = torch.from_numpy(image.astype(np.float64))
+    if isinstance(image, Tensor):
+        image = image.detach().double()
+        if image.ndim in (3, 4) and image.shape[-3] != 3 == image.shape[-1]:
+            image = image.movedim(-1, -3)
+    _check(image, finite=True)
+    return image.movedim(-3, 0).flatten(1)
 
 
-def _warning(scores: dict[str, float], best_range: float, right_range: float, expected):
-    best = next(iter(scores))
-    if max(best_range, right_range) < LEAST:
-        return "No known format explains this range: it is nearly flat, shifted or too wide."
-    if 2 * right_range > best_range:
-        return None
-    if best in ADVICE:
-        return ADVICE[best]
-    alike = " or ".join(name for name, score in scores.items() if 2 * score >= scores[best])
-    wanted = expected if isinstance(expected, str) else "the expected format"
-    return f"It looks like {alike}, not like {wanted}: convert it, or change the loader."
+def _reason(low: Tensor, high: Tensor, many: bool, format: PixelFormat) -> str:
+    """Say why channels from low to high exclude the format, with `many` values; "" if not."""
+    gain, black = (t.to(low.device) for t in _line(format))
+    below, above = (black - low) / gain, (high - black) / gain - 1
+    channel = torch.maximum(below, above).argmax()
+    if max(below[channel], above[channel]) > OUTSIDE:
+        if below[channel] > above[channel]:
+            return f"down to {low[channel]:.3g}, below {black[channel] + 0.0:.3g}"
+        return f"up to {high[channel]:.3g}, above {black[channel] + gain[channel]:.3g}"
+    flat = 255 * ((high - low) / gain).max() <= FEWEST
+    return f"all within {FEWEST} of 255 levels" if flat and many else ""
 
 
-def _check(image) -> None:
+def _check(image, finite: bool = False) -> None:
     if not isinstance(image, Tensor):
         raise TypeError(
             f"The image must be a tensor, not {type(image).__name__}: photos.load gives one."
@@ -292,6 +291,8 @@ def _check(image) -> None:
         raise ValueError(
             f"The image must have shape (3,H,W) or (N,3,H,W), not {tuple(image.shape)}."
         )
+    if finite and not image.isfinite().all():
+        raise ValueError("The image holds NaN or infinity: give finite values.")
 
 
 def _format(format: str | PixelFormat) -> PixelFormat:
