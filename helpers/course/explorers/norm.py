@@ -1,341 +1,267 @@
-"""NormExplorer: toggle the normalization of two networks, and see their feature maps part."""
+"""NormExplorer: toggle the normalization of a network, stage by stage, and see its maps part."""
 
-import hashlib
+import base64
 from collections.abc import Mapping
-from dataclasses import replace
-from html import escape
-from math import log10
+from itertools import product
+from math import isfinite, log10
+from typing import Any
 
-import ipywidgets as W
-from IPython.display import display
+import torch
 from torch import Tensor, nn
+from traitlets import Float, Int, List, Unicode
 
-from helpers import figures as show
 from helpers.compare import ROUNDING, Row
-from helpers.course.explorers.live import Live, source
-from helpers.course.explorers.side_by_side import (
-    NETWORKS,
-    PRESETS,
-    NormState,
-    Side,
-    View,
-    variants,
-    view,
-)
-from helpers.course.explorers.variants import Variants
+from helpers.course.explorers.explorer import HERE, YOURS, Control, Explorer, levels, png
+from helpers.course.explorers.variants import BATCH, FROZEN, IDENTITY, KINDS, RUNNING, Variants
 from helpers.inputs import photos
-from helpers.norms import KINDS
+from helpers.networks import backbones
+from helpers.norms import norm_layers
 from helpers.stages import STAGES
 from helpers.text import short
 
-FLOOR, CEILING = 1e-8, 10.0  # the ends of the bars, relative to max|A|
-UPLOADED = "your photo"
-MIXED = "(as below)"
-
-STYLE = """<style>
-.norm-explorer { max-width: 60em; color: var(--jp-content-font-color1, inherit); }
-.norm-explorer .widget-toggle-buttons .widget-toggle-button { width: auto; }
-.norm-explorer .norm-maps { display: grid; grid-template-columns: repeat(3, minmax(0, 224px));
-  gap: 12px; }
-.norm-explorer .norm-maps figure { margin: 0; }
-.norm-explorer .norm-maps img { width: 100%; aspect-ratio: 1; image-rendering: pixelated;
-  display: block; }
-.norm-explorer .norm-maps figcaption { line-height: 1.35; min-height: 2.7em; font-size: 0.9em; }
-.norm-explorer .norm-rows { display: grid; line-height: 1.5; margin: 8px 0 4px; column-gap: 8px;
-  max-width: 696px; grid-template-columns: 5.5em minmax(8em, 1fr) 20em; white-space: nowrap; }
-.norm-explorer .norm-track { background: linear-gradient(to right,
-  var(--jp-layout-color3, #ccc) 33.3%, var(--jp-layout-color2, #eee) 33.3%);
-  height: 0.9em; align-self: center; }
-.norm-explorer .norm-bar { background: #d55e00; height: 100%; }
-.norm-explorer .norm-sentence { font-weight: 600; line-height: 1.4; min-height: 2.8em;
-  margin: 6px 0; }
-.norm-explorer .norm-small { font-size: 0.85em; opacity: 0.85; }
-.norm-explorer .norm-error { min-height: 2.6em; line-height: 1.3; }
-.norm-explorer .jupyter-widgets-disconnected::before { display: none; }
-.norm-explorer.jupyter-widgets-disconnected::before { display: none; }
-</style>"""
-
-NEEDS_KERNEL = (
-    "The presets switch in the page alone. All other controls need a kernel: run the notebook "
-    "first."
-)
-UNTOUCHED = "Change any control below, and this frame shows it live."
+NETWORKS = {"Lite0": "lite0", "Detector": "detector", "ResNet-50": "resnet50"}
+LABELS = "EfficientNet-Lite0 (trained)", "the scene detector's body (trained)", "ResNet-50"
+EPS = (0.0, *(10.0**power for power in range(-8, 0)))
+MEAN = -1  # as a channel: the mean of all
+SHOWN = 12  # channels that differ most
+PAGE_KINDS = RUNNING, FROZEN, BATCH  # those that the page can mix without Python
+PRESETS = {
+    "another eps": {},
+    "in one stage only": {"kinds_b": [RUNNING, RUNNING, FROZEN, RUNNING, RUNNING]},
+    "forgot eval()": {"kind_b": BATCH, "kinds_b": [BATCH] * 5},
+    "ResNet-50, December 2020": {"network": "ResNet-50", "eps": 0.0},
+    "ResNet-50, today": {"network": "ResNet-50"},
+    "the accepted answer's test": {"network": "ResNet-50", "eps": 0.0, "kind_a": FROZEN},
+}
 
 
-class NormExplorer(Live):
-    """Two networks A and B, a normalization kind per stage, a photo: where do their maps part?
+class NormExplorer(Explorer):
+    """A network twice, A and B, with a kind of normalization for each stage of B.
 
-    Shows itself as a cell's last line. `state` is what the controls say; `frame` the HTML of the
-    live picture, `message` the sentence about the latest bad input. `networks` may hand over
-    networks that are loaded already ("ResNet-50", "Lite0"), which saves memory. Its text/plain
-    holds the presets' sentences, and a static picture of the first stands in for the widgets where
-    they cannot run.
+    Traits: `network`, `photo`, `stage` (the one that is open), `channel` (−1: the mean), `kind_a`,
+    `kind_b` (all stages), `kinds_b` (one each; a mixture leaves `kind_b` as it was), and `eps`, of
+    frozen layers. `networks` may hand over loaded ones by these names, which saves memory.
+    ValueError for another name.
     """
 
+    network, photo, stage = Unicode("Lite0"), Unicode("cat"), Unicode("layer3")
+    kind_a, kind_b, kinds_b = Unicode(RUNNING), Unicode(FROZEN), List([FROZEN] * 5)
+    eps, channel = Float(1e-5), Int(MEAN)
+    for trait in (network, photo, stage, kind_a, kind_b, kinds_b, eps, channel):
+        trait.tag(sync=True)
+    del trait
+
     def __init__(self, networks: Mapping[str, nn.Module] | None = None):
-        super().__init__("norm")
         if unknown := set(networks or {}) - set(NETWORKS):
             raise ValueError(f"No network {unknown.pop()!r} here: {', '.join(NETWORKS)}.")
-        self._given = {name: Variants(model) for name, model in (networks or {}).items()}
-        self._images: dict[str, Tensor] = {}
-        first = next(iter(PRESETS.values()))
-        self._views = {name: self._view(state) for name, state in PRESETS.items()}
-        self._build(first)
-        self._show_state(first)
+        self._variants = {name: Variants(model) for name, model in (networks or {}).items()}
+        controls = {
+            "network": Control("network", tuple(NETWORKS), labels=LABELS),
+            "kind_a": Control("A:", KINDS),
+            "kind_b": Control("B, all stages:", KINDS, all="kinds_b"),
+            "eps": Control("eps of frozen", EPS, "range", tuple(map(short, EPS))),
+            "photo": Control("photo", photos.NAMES),
+            "file": Control("or your own", look="file", side=224),
+        }
+        data = self._data()
+        page = (HERE / "norm.js").read_text(encoding="utf-8")
+        view = "stage", "channel", "kinds_b"
+        super().__init__(PRESETS, controls, page, data, view)
+        self.observe(self._lead, "kind_b")
+        self.observe(self._follow, "kinds_b")
 
-    def _build(self, first: NormState) -> None:
-        wide, auto = {"description_width": "6.5em"}, W.Layout(width="auto")
-        self.preset = W.ToggleButtons(options=[*PRESETS, "custom"], index=0, layout=auto)
-        self.photo = W.Dropdown(options=photos.NAMES, description="photo", style=wide)
-        self.upload = W.FileUpload(
-            accept="image/*", description="Your photo (up to 10 MB)", layout=W.Layout(width="19em")
-        )
-        self.stage = W.ToggleButtons(options=STAGES, description="stage", style=wide)
-        self.mean = W.Checkbox(
-            value=True, description="mean over channels", indent=False, layout=auto
-        )
-        self.channel = W.BoundedIntText(0, 0, 2047, description="channel", style=wide)
-        self.largest = W.Button(description="channel that differs most", layout=auto)
-        self.sides = {"a": _SideControls("A"), "b": _SideControls("B")}
+    def _lead(self, change) -> None:
+        self.kinds_b = [change["new"]] * len(STAGES)
 
-        frames = [W.HTML(frame(PRESETS[name], seen)) for name, seen in self._views.items()]
-        untouched = replace(next(iter(self._views.values())), sentence=UNTOUCHED)
-        self._live = W.HTML(frame(first, untouched))
-        self._stack = W.Stack([*frames, self._live], selected_index=0)
-        W.jslink((self.preset, "index"), (self._stack, "selected_index"))
+    def _follow(self, change) -> None:
+        if len(set(change["new"])) == 1:
+            self.kind_b = change["new"][0]
 
-        self.upload.observe(self._uploaded, "value")
-        self.largest.on_click(self._to_largest)
-        self.preset.observe(self._picked, "index")
-        for control in (self.photo, self.stage, self.mean, self.channel):
-            control.observe(self._changed, "value")
-        for side in self.sides.values():
-            side.observe(self._changed)
-        self.box = W.VBox(
-            [
-                W.HTML(STYLE, layout={"display": "none"}),
-                self.preset,
-                self._stack,
-                self._error,
-                W.HTML(f'<div class="norm-small">{NEEDS_KERNEL}</div>'),
-                W.HBox([self.photo, self.upload], layout=W.Layout(flex_flow="row wrap")),
-                self.stage,
-                W.HBox(
-                    [self.mean, self.channel, self.largest], layout=W.Layout(flex_flow="row wrap")
-                ),
-                W.HBox(
-                    [side.box for side in self.sides.values()],
-                    layout=W.Layout(flex_flow="row wrap"),
-                ),
-            ]
-        ).add_class("norm-explorer")
+    def _network(self, name: str) -> Variants:
+        if name not in self._variants:
+            if name not in NETWORKS:
+                raise ValueError(f"No network {name!r} here: {', '.join(NETWORKS)}.")
+            self._variants[name] = Variants(backbones.load(NETWORKS[name]))
+        return self._variants[name]
 
-    @property
-    def state(self) -> NormState:
-        """What the controls say."""
-        channel = None if self.mean.value else self.channel.value
-        a, b = (side.value for side in self.sides.values())
-        return NormState(a, b, self.photo.value, self.stage.value, channel)
+    @torch.inference_mode()
+    def draw(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Both networks on the photo; per stage the mean map of A, and how far B's is from it.
 
-    @property
-    def frame(self) -> str:
-        """The HTML of the live picture."""
-        return self._live.value
+        ValueError for an unknown choice, and where there is nothing finite to compare.
+        """
+        _check(state)
+        network = self._network(state["network"])
+        image = self.yours() if state["photo"] == YOURS else photos.load(state["photo"])
+        key = id(image) if state["photo"] == YOURS else state["photo"]
+        sides = (state["kind_a"],) * len(STAGES), tuple(state["kinds_b"])
+        x = network.normalize(image)
+        a, b = (network.maps(key, x, kinds, state["eps"]) for kinds in sides)
+        rows = {stage: Row.of(a[stage], b[stage]) for stage in a}
+        if not all(isfinite(row.max_abs) for row in rows.values()):
+            for letter, kinds, maps in (("A", sides[0], a), ("B", sides[1], b)):
+                _refuse(letter, kinds, maps, network, state["eps"])
+        found = causes(*sides, network.eps, state["eps"])
+        return {
+            "sentence": sentence(rows, found, sides[0] == sides[1]),
+            "stages": [_stage(a[s][0].mean(0), b[s][0].mean(0), rows[s].relative) for s in rows],
+            "channels": [_most(a[stage][0], b[stage][0]) for stage in rows],
+            "opened": _opened(state, a, b, rows),
+            "photo": png(image[0, :, ::2, ::2], 64),
+        }
 
-    def _view(self, state: NormState) -> View:
-        return view(state, self._image(state), lambda name: self._given.get(name) or variants(name))
+    def stored(self, state: dict[str, Any], frame: dict[str, Any]) -> dict[str, Any] | None:
+        """Nothing of the network that the page computes."""
+        if state["network"] == "Lite0":
+            return None
+        for one in frame["stages"]:
+            if one["relative"] <= ROUNDING:
+                one["d"]["values"] = ""
+        return frame | {"channels": [], "photo": None}
 
-    def _image(self, state: NormState) -> Tensor:
-        if state.photo not in self._images:
-            self._images[state.photo] = photos.load(state.photo)
-        return self._images[state.photo]
-
-    def _show_state(self, state: NormState) -> None:
-        """Set every control without taking that for the reader's doing."""
-        with self._not_following():
-            self.photo.value, self.stage.value = state.photo, state.stage
-            self.mean.value = state.channel is None
-            self.channel.value = state.channel or 0
-            for side, value in zip(self.sides.values(), (state.a, state.b), strict=True):
-                side.value = value
-
-    def _picked(self, change) -> None:
-        if not self._following:
-            return
-        if change["new"] == len(PRESETS):
-            self._soon(self.draw)
-        else:
-            self._show_state(list(PRESETS.values())[change["new"]])
-            self._say("")
-
-    def _changed(self, change) -> None:
-        if self._following:
-            self._soon(self.draw)
-
-    def draw(self) -> None:
-        """Compute what the controls say and show it as "custom"; after bad input only say why."""
-        state = self.state
-        try:
-            seen = self._view(state)
-        except ValueError as error:
-            return self._say(str(error))
-        self._live.value = frame(state, seen)
-        self._say("")
-        with self._not_following():
-            self.channel.max = seen.channels - 1
-            self.preset.index = len(PRESETS)
-
-    def _to_largest(self, _) -> None:
-        try:
-            seen = self._view(replace(self.state, channel=None))
-        except ValueError as error:
-            return self._say(str(error))
-        with self._not_following():
-            self.channel.max = seen.channels - 1
-            self.channel.value, self.mean.value = seen.largest, False
-        self.draw()
-
-    def _uploaded(self, change) -> None:
-        if not change["new"]:
-            return
-        content = bytes(change["new"][0].content)
-        try:
-            image = photos.load(content)
-        except photos.PhotoError as error:
-            return self._say(str(error))
-        name = f"{UPLOADED} {hashlib.sha256(content).hexdigest()[:6]}"
-        self._images[name] = image
-        with self._not_following():
-            self.photo.options = [*photos.NAMES, name]
-            self.photo.value = name
-        self.draw()
-
-    @property
-    def text(self) -> str:
-        """What stands in for the widgets in words."""
-        return "\n".join(
-            ["NormExplorer: two networks A and B, their feature maps, and A − B."]
-            + [f"{name}: {seen.sentence}" for name, seen in self._views.items()]
-        )
-
-    def _ipython_display_(self) -> None:
-        name, state = next(iter(PRESETS.items()))
-        seen = self._views[name]
-        names = tuple(
-            f"{letter}: {title}".replace(", ", "\n", 1)
-            for letter, title in zip("AB", titles(state), strict=True)
-        )
-        fig, _ = show.feature_maps(seen.a, seen.b, names, self._image(state))
-        png = show.png(fig, f"{name}, {state.stage}, mean over channels. {seen.sentence}")
-        data = {**self.box._repr_mimebundle_(), "image/png": png, "text/plain": self.text}
-        display(data, raw=True)
-
-
-class _SideControls:
-    """The controls of one network: which, and a kind for all stages or for each."""
-
-    def __init__(self, letter: str):
-        style, layout = {"description_width": "7.5em"}, W.Layout(width="21em")
-        self.network = W.Dropdown(
-            options=list(NETWORKS), description=f"{letter}: network", style=style, layout=layout
-        )
-        self.every = W.Dropdown(
-            options=[MIXED, *KINDS], description=f"{letter}: all stages", style=style, layout=layout
-        )
-        self.kinds = [
-            W.Dropdown(options=KINDS, description=f"{letter}: {stage}", style=style, layout=layout)
-            for stage in STAGES
+    def panels(self, state: dict[str, Any], frame: dict[str, Any]) -> list[dict[str, Any]]:
+        """The open stage's maps, and a bar per stage."""
+        one = frame["stages"][STAGES.index(state["stage"])]
+        values = _values(one["a"]) - _values(one["d"])
+        b = levels("B", values, *(one["a"][end] for end in ("low", "high")))
+        maps = [one["a"] | {"title": "A"}, b, one["d"] | {"title": "A − B"}]
+        rows = [
+            {"label": stage, "share": share(at["relative"]), "text": times(at["relative"])}
+            for stage, at in zip(STAGES, frame["stages"], strict=True)
         ]
-        self.box = W.VBox([self.network, self.every, *self.kinds])
-        self._handlers = []
-        self._quiet = False
-        self.every.observe(self._all, "value")
-        for control in (self.network, *self.kinds):
-            control.observe(self._notify, "value")
+        title = "max|A − B| / max|A| by stage; gray: rounding"
+        bars = {"kind": "bars", "title": title, "floor": share(ROUNDING), "rows": rows}
+        return [{"kind": "maps", "maps": maps}, bars]
 
-    @property
-    def value(self) -> Side:
-        return Side(self.network.value, tuple(kind.value for kind in self.kinds))
-
-    @value.setter
-    def value(self, side: Side) -> None:
-        self._quiet = True
-        self.network.value = side.network
-        for control, kind in zip(self.kinds, side.kinds, strict=True):
-            control.value = kind
-        self._quiet = False
-        self._notify(None)
-
-    def observe(self, handler) -> None:
-        self._handlers.append(handler)
-
-    def _all(self, change) -> None:
-        if not self._quiet and change["new"] != MIXED:
-            self.value = Side.all(self.network.value, change["new"])
-
-    def _notify(self, change) -> None:
-        if self._quiet:
-            return
-        kinds = set(self.value.kinds)
-        self._quiet = True
-        self.every.value = kinds.pop() if len(kinds) == 1 else MIXED
-        self._quiet = False
-        for handler in self._handlers:
-            handler(change)
+    @torch.inference_mode()
+    def _data(self) -> dict[str, Any]:
+        """All that the page needs to mix three kinds over five stages, 363 maps, without Python."""
+        network, image = self._network("Lite0"), photos.load("cat")
+        x, eps = network.normalize(image), self.eps
+        trained = network.maps("cat", x, (RUNNING,) * len(STAGES), eps)
+        data = {"stages": STAGES, "all": KINDS, "kinds": PAGE_KINDS, "network": "Lite0", "photo": "cat"}
+        data |= {"eps": eps, "rounding": ROUNDING, "picture": png(image[0, :, ::2, ::2], 64)}
+        data |= {"a": [], "reach": [], "relative": [], "d": []}
+        rows: dict[tuple[str, ...], Row] = {}
+        for depth, stage in enumerate(STAGES, 1):
+            a, maps = trained[stage], []
+            for kinds in product(PAGE_KINDS, repeat=depth):
+                b = network.maps("cat", x, kinds, eps)[stage]
+                rows[kinds] = Row.of(a, b)
+                maps.append(_stage(a[0].mean(0), b[0].mean(0), rows[kinds].relative))
+            data["a"].append(maps[0]["a"])
+            data["reach"].append([float(f"{one['d']['high']:.3g}") for one in maps])
+            data["relative"].append([float(f"{one['relative']:.3g}") for one in maps])
+            eight = b"".join(base64.b64decode(one["d"]["values"]) for one in maps)
+            data["d"].append(base64.b64encode(eight).decode())
+        known: dict[str, int] = {}
+        data["cause"] = []
+        for kinds in product(PAGE_KINDS, repeat=len(STAGES)):
+            at = {stage: rows[kinds[:depth]] for depth, stage in enumerate(STAGES, 1)}
+            main = cause(at, causes((RUNNING,) * len(STAGES), kinds, network.eps, eps))
+            data["cause"].append(known.setdefault(main, len(known)))
+        return data | {"causes": list(known)}
 
 
-def titles(state: NormState) -> tuple[str, str]:
-    """What A and B are, in a few words each."""
-    return tuple(
-        f"{side.network}, {side.kinds[0] if len(set(side.kinds)) == 1 else 'mixed kinds'}"
-        for side in (state.a, state.b)
-    )
+def sentence(rows: Mapping[str, Row], causes: Mapping[str, str], same: bool) -> str:
+    """The main cause, and where A and B part; rounding is given a bound, no digits."""
+    beyond = [stage for stage, row in rows.items() if row.relative > ROUNDING]
+    if same:
+        return "A and B hold the same layers, so nothing can differ."
+    if not beyond or not causes:
+        return "Rounding at most: no stage parts by more than 1e-5 of max|A|."
+    last, row = list(rows.items())[-1]
+    part = f"A and B part from {beyond[0]} on, in {last} by {short(row.relative, 2)} of max|A|."
+    return f"Main cause: {cause(rows, causes)}. {part}"
 
 
-def frame(state: NormState, seen: View) -> str:
-    """The HTML of a view: sentence, the maps A, B and A − B, and a bar per stage."""
-    low = min(seen.a.min().item(), seen.b.min().item())
-    high = max(seen.a.max().item(), seen.b.max().item())
-    difference = seen.a - seen.b
-    reach = difference.abs().max().item()
-    rounding = ROUNDING * max(abs(low), abs(high))
-    span = max(reach, rounding)  # so that mere rounding leaves the map blank
-    where = "mean over channels" if state.channel is None else f"channel {state.channel}"
-    scale = f"{short(low)} (dark) … {short(high)} (bright)"
-    apart = (
-        "rounding at most: blank"
-        if reach <= rounding
-        else f"−{short(reach)} (blue) … {short(reach)} (red)"
-    )
-    pictures = [
-        (f"A: {titles(state)[0]}", scale, show.heatmap(seen.a, low, high, side=1)),
-        (f"B: {titles(state)[1]}", scale, show.heatmap(seen.b, low, high, side=1)),
-        ("A − B", apart, show.heatmap(difference, -span, span, True, side=1)),
-    ]
-    maps = "".join(
-        f'<figure><img alt="{escape(title)}, {escape(words)}" src="{source(png)}">'
-        f"<figcaption>{escape(title)}<br>{escape(words)}</figcaption></figure>"
-        for title, words, png in pictures
-    )
-    rows = "".join(_row(stage, row, stage == state.stage) for stage, row in seen.rows.items())
-    return (
-        f'<div class="norm-sentence" role="status">{escape(seen.sentence)}</div>'
-        f'<div class="norm-small">{escape(state.photo)}, {state.stage}, {where}</div>'
-        f'<div class="norm-maps">{maps}</div><div class="norm-rows">{rows}</div>'
-        '<div class="norm-small">Bars: max|A−B| / max|A|, log scale from 1e-8 to 10; the track\'s '
-        "left third, up to 1e-5, is rounding.</div>"
-    )
+def cause(rows: Mapping[str, Row], causes: Mapping[str, str]) -> str:
+    """The main cause, that of the stage at which the relative difference grows most; the others."""
+    relative = [row.relative for row in rows.values()]
+    growth = {s: now - old for s, now, old in zip(rows, relative, [0.0, *relative], strict=False)}
+    main = causes[max(causes, key=growth.get)] if causes else ""
+    others = sorted(set(causes.values()) - {main})
+    return main + (f" (also: {', '.join(others)})" if others else "")
 
 
-def _row(stage: str, row: Row, chosen: bool) -> str:
-    share = (log10(min(max(row.relative, FLOOR), CEILING) / FLOOR)) / log10(CEILING / FLOOR)
-    _, largest, _, relative = row.cells()
-    if row.relative <= ROUNDING:
-        words = f"{relative} of max|A|" if row.max_abs else "0"
-    else:
-        words = f"max|A−B| {largest}, {relative} of max|A|"
-    name = f"<strong>{stage} ◂</strong>" if chosen else stage
-    return (
-        f'<div>{name}</div><div class="norm-track"><div class="norm-bar" '
-        f'style="width: {100 * share:.1f}%"></div></div><div>{words}</div>'
-    )
+def causes(a: tuple[str, ...], b: tuple[str, ...], own: float, eps: float) -> dict[str, str]:
+    """Stage → what makes A's and B's layers different functions there, where they are.
+
+    `own`: the eps that the network was trained with; `eps`: that of frozen layers.
+    """
+    found = {}
+    for stage, *kinds in zip(STAGES, a, b, strict=True):
+        if kinds[0] == kinds[1]:
+            continue
+        if IDENTITY in kinds:
+            found[stage] = "missing normalization"
+        elif BATCH in kinds:
+            found[stage] = "batch statistics"
+        elif own != eps:
+            found[stage] = "eps"
+    return found
+
+
+def share(relative: float, low: float = 1e-8, high: float = 10.0) -> float:
+    """How long a bar is, on a log scale from `low` to `high`."""
+    return log10(min(max(relative, low), high) / low) / log10(high / low)
+
+
+def times(relative: float) -> str:
+    """A relative difference as a multiple of rounding, in words."""
+    return "rounding" if relative <= ROUNDING else f"{float(f'{relative / ROUNDING:.2g}'):,.0f} × rounding"
+
+
+def _check(state: Mapping[str, Any]) -> None:
+    for name, value, known in (
+        ("photo", state["photo"], (*photos.NAMES, YOURS)),
+        ("stage", state["stage"], STAGES),
+        *(("kind", kind, KINDS) for kind in (state["kind_a"], *state["kinds_b"])),
+    ):
+        if value not in known:
+            raise ValueError(f"No {name} {value!r} here: choose one of {', '.join(known)}.")
+    if len(state["kinds_b"]) != len(STAGES):
+        raise ValueError(f"kinds_b takes one kind for each of {', '.join(STAGES)}.")
+    if not 0 <= state["eps"] < 1:
+        raise ValueError(f"eps must be a number from 0 to 1, not {state['eps']}.")
+
+
+def _stage(a: Tensor, b: Tensor, relative: float) -> dict[str, Any]:
+    """Two maps (H,W) as A and A − B, on scales that hold both; mere rounding leaves A − B blank."""
+    low, high = (end.item() for end in torch.stack([a, b]).aminmax())
+    reach = max((a - b).abs().max().item(), ROUNDING * max(abs(low), abs(high)))
+    difference = levels("A − B", a - b, -reach, reach, diverging=True)
+    return {"a": levels("A", a, low, high), "d": difference, "relative": relative}
+
+
+def _most(a: Tensor, b: Tensor) -> list[list]:
+    """The channels that differ most: [number, max|A − B|]."""
+    largest, numbers = (a - b).abs().amax((1, 2)).topk(min(SHOWN, len(a)))
+    return [[n, float(f"{v:.3g}")] for n, v in zip(numbers.tolist(), largest.tolist(), strict=True)]
+
+
+def _opened(state: Mapping[str, Any], a, b, rows: Mapping[str, Row]) -> dict[str, Any] | None:
+    if (channel := state["channel"]) == MEAN:
+        return None
+    stage = state["stage"]
+    if not 0 <= channel < len(a[stage][0]):
+        raise ValueError(f"{stage} has channels 0 to {len(a[stage][0]) - 1}, not {channel}.")
+    return _stage(a[stage][0, channel], b[stage][0, channel], rows[stage].relative)
+
+
+def _refuse(letter: str, kinds, maps: Mapping[str, Tensor], network: Variants, eps: float) -> None:
+    for stage, kind in zip(maps, kinds, strict=True):
+        if maps[stage].isfinite().all():
+            continue
+        layers = norm_layers(network.part(stage, kind, eps)).values()
+        if dead := sum(int((layer.running_var == 0).sum()) for layer in layers if layer.eps == 0):
+            raise ValueError(
+                f"{letter} is NaN from {stage} on: without eps, the {dead} channels there with "
+                "running variance 0 have an infinite scale. Choose a larger eps."
+            )
+        raise ValueError(f"{letter} is not finite from {stage} on: choose another kind there.")
+
+
+def _values(one: Mapping[str, Any]) -> Tensor:
+    eight = torch.frombuffer(bytearray(base64.b64decode(one["values"])), dtype=torch.uint8)
+    return one["low"] + (one["high"] - one["low"]) * eight.double().view(one["shape"]) / 254

@@ -9,11 +9,18 @@ from torch import Tensor, nn
 from helpers.norms import norm_layers, replace_norms
 from helpers.stages import stages
 
+KINDS = RUNNING, FROZEN, BATCH, IDENTITY = (
+    "running statistics",
+    "frozen",
+    "batch statistics",
+    "identity",
+)
 KEPT_BYTES = 40 * 2**20  # feature maps of ResNet-50 on one 224 px photo: 7 MiB for all stages
+KEPT_PARTS = 60  # stages; they share the weights
 
 
 class Variants:
-    """A network whose stages each take one kind of normalization (helpers.norms.KINDS).
+    """A network whose stages each take one of KINDS; a frozen one takes an eps.
 
     `normalize` turns an image in 0–1 into what the network takes; `eps` is the eps of its layers.
     All variants share the network's weights. Feature maps are kept by the choices that led to them,
@@ -25,27 +32,39 @@ class Variants:
         self.original = stages(model)
         self.normalize = getattr(model, "normalize", lambda image: image)
         self.eps = next(iter(norm_layers(model).values())).eps
-        self._parts: dict[tuple[str, str], nn.Module] = {}
+        self._parts: OrderedDict[tuple, nn.Module] = OrderedDict()
         self._maps: OrderedDict[Hashable, Tensor] = OrderedDict()
         self._kept_bytes = kept_bytes
 
-    def part(self, stage: str, kind: str) -> nn.Module:
+    def part(self, stage: str, kind: str, eps: float) -> nn.Module:
         """The stage with that kind of normalization; ValueError for an unknown kind."""
-        if (stage, kind) not in self._parts:
+        key = stage, kind, eps if kind == FROZEN else None
+        if key not in self._parts:
             part = replace_norms(self.original[stage], kind, share_weights=True)
-            self._parts[stage, kind] = part.eval()
-        return self._parts[stage, kind]
+            if kind == FROZEN:
+                for layer in norm_layers(part).values():
+                    layer.eps = eps
+            self._parts[key] = part.eval()
+            if len(self._parts) > KEPT_PARTS:
+                self._parts.popitem(last=False)
+        self._parts.move_to_end(key)
+        return self._parts[key]
 
     @torch.inference_mode()
-    def maps(self, key: Hashable, image: Tensor, kinds: tuple[str, ...]) -> dict[str, Tensor]:
-        """Stage → feature map (N,C,H,W), for one kind per stage; `key` tells images apart."""
-        if len(kinds) != len(self.original):
+    def maps(
+        self, key: Hashable, image: Tensor, kinds: tuple[str, ...], eps: float
+    ) -> dict[str, Tensor]:
+        """Stage → feature map (N,C,H,W), for as many stages as there are kinds.
+
+        `key` tells images apart; `eps` is that of frozen layers.
+        """
+        if len(kinds) > len(self.original):
             raise ValueError(f"One kind for each of {', '.join(self.original)}, not {len(kinds)}.")
         maps, x = {}, image
-        for number, stage in enumerate(self.original, 1):
-            choice = (key, kinds[:number])
+        for number, (stage, kind) in enumerate(zip(self.original, kinds, strict=False), 1):
+            choice = key, kinds[:number], eps if FROZEN in kinds[:number] else None
             if choice not in self._maps:
-                self._maps[choice] = self.part(stage, kinds[number - 1])(x)
+                self._maps[choice] = self.part(stage, kind, eps)(x)
             self._maps.move_to_end(choice)
             maps[stage] = x = self._maps[choice]
         self._forget()

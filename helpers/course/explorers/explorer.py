@@ -1,0 +1,196 @@
+"""The base of the explorers: a widget whose frames are data, drawn by the page or from Python.
+
+A frame is a dictionary: `sentence`, perhaps a `headline` and a `table`, and `panels`, as explorer.js
+draws them. The page takes it from its own module, from the saved presets, or asks for it.
+"""
+
+import base64
+import io
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anywidget
+import numpy as np
+import torch
+from IPython.display import display
+from PIL import Image
+from torch import Tensor
+from traitlets import Dict, List, Unicode
+
+from helpers.course.explorers.still import still
+from helpers.figures import activation_map, difference_map
+
+HERE = Path(__file__).parent
+TOP, MISSING = 254, 255  # of a map's 8-bit numbers: the end of its range; what is not finite
+YOURS = "your picture"
+STANDS_IN = "{}: a live view. It moves in JupyterLab, once the notebook is trusted."
+
+
+class Control(NamedTuple):
+    """A control of the page; its `look` is select, buttons, range or file.
+
+    `options`: the values of its trait; `labels`: what stands for them. `all`: the trait that holds
+    an entry per stage, all of which this one sets. `side`: px of a reader's picture. `below`: it
+    stands below the panels, for what is used less.
+    """
+
+    label: str
+    options: tuple = ()
+    look: str = "select"
+    labels: tuple[str, ...] | None = None
+    all: str | None = None
+    side: int | None = None
+    below: bool = False
+
+
+class Explorer(anywidget.AnyWidget):
+    """A view with controls, whose traits are real: `link`, `jslink` and `observe` work with them.
+
+    A subclass has a trait per part of its state, tagged `sync`, and `draw`. It shows itself as a
+    cell's last line, below a static picture that stands where no widget can.
+    """
+
+    _esm, _css = HERE / "explorer.js", HERE / "explorer.css"
+    spec, data = Dict().tag(sync=True), Dict().tag(sync=True)
+    presets = List().tag(sync=True)
+    page = Unicode().tag(sync=True)
+
+    def __init__(
+        self,
+        presets: Mapping[str, Mapping[str, Any]],
+        controls: Mapping[str, Control],
+        page: str = "",
+        data: Mapping[str, Any] | None = None,
+        view: tuple[str, ...] = (),
+    ):
+        """`presets`: name → what differs from the traits' defaults; the first one is shown first.
+
+        `controls`: trait → control, in order. `page`: the source of an ES module that computes in
+        the page, with `data`; frames of presets that it can compute are not stored. `view`: traits
+        that have no control of their own.
+        """
+        super().__init__()
+        self._drawing = threading.RLock()  # messages may come in several threads
+        self._yours: Tensor | None = None
+        traits = list(dict.fromkeys([*(n for n in controls if self.has_trait(n)), *view]))
+        defaults = {name: getattr(self, name) for name in traits}
+        states = {name: defaults | changes for name, changes in presets.items()}
+        frames = {name: self.draw(state) for name, state in states.items()}
+        self.text = "\n".join(f"{name}: {said(frame)}" for name, frame in frames.items())
+        self._first = next(iter(states.items())), next(iter(frames.values()))
+        for name, value in next(iter(states.values())).items():
+            setattr(self, name, value)
+        with self.hold_sync():
+            self.page, self.data = page, dict(data or {})
+            self.presets = [
+                {"name": name, "state": state, "frame": self.stored(state, frames[name])}
+                for name, state in states.items()
+            ]
+            self.spec = {
+                "name": type(self).__name__,
+                "traits": traits,
+                "controls": [_described(name, one) for name, one in controls.items()],
+                "palettes": {
+                    "activation": _palette(activation_map()),
+                    "difference": _palette(difference_map()),
+                },
+                "yours": YOURS,
+                "photo": next((n for n in traits if n in ("photo", "picture")), None),
+            }
+        self.on_msg(self._answer)
+
+    def draw(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The frame of a state. ValueError, in one sentence for the reader, if it has none."""
+        raise NotImplementedError
+
+    def stored(self, state: dict[str, Any], frame: dict[str, Any]) -> dict[str, Any] | None:
+        """What is saved of a preset's frame: None where the page computes it."""
+        return frame
+
+    def panels(self, state: dict[str, Any], frame: dict[str, Any]) -> list[dict[str, Any]]:
+        """The panels of a frame, for the static picture."""
+        return frame["panels"]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The traits that say what is shown."""
+        return {name: getattr(self, name) for name in self.spec["traits"]}
+
+    @property
+    def frame(self) -> dict[str, Any]:
+        """What is shown. ValueError if nothing can be."""
+        with self._drawing:
+            return self.draw(self.state)
+
+    def _answer(self, _, question: dict[str, Any], buffers: list) -> None:
+        if question.get("hello"):
+            return self.send({"ready": True})
+        answer = {"id": question.get("id")}
+        try:
+            with self._drawing:
+                if question.get("pixels"):
+                    self._yours = _picture(buffers[0])
+                state = {name: question["state"][name] for name in self.spec["traits"]}
+                answer["frame"] = self.draw(state)
+        except ValueError as error:
+            answer["error"] = str(error)
+        except Exception as error:  # the page waits for an answer
+            answer["error"] = f"{type(error).__name__}: {error}"
+        self.send(answer)
+
+    def yours(self) -> Tensor:
+        """The reader's picture, float32 (1,3,side,side) in 0–1. ValueError before there is one."""
+        if self._yours is None:
+            raise ValueError("There is no picture of yours yet: choose, drop or paste one.")
+        return self._yours
+
+    def _ipython_display_(self) -> None:
+        (name, state), frame = self._first
+        picture = still(self.panels(state, frame), f"{name}: {said(frame)}")
+        data = {"image/png": base64.b64encode(picture).decode(), "text/plain": self.text}
+        display(data, metadata={"image/png": {"alt": self.text}}, raw=True)
+        data, metadata = self._repr_mimebundle_()
+        stands_in = STANDS_IN.format(type(self).__name__)
+        display({**data, "text/plain": stands_in}, metadata=metadata, raw=True)
+
+
+def said(frame: Mapping[str, Any]) -> str:
+    """The sentence of a frame, after its headline."""
+    return " ".join(filter(None, [frame.get("headline"), frame["sentence"]]))
+
+
+def levels(title: str, values: Tensor, low: float, high: float, **more: Any) -> dict[str, Any]:
+    """A map (H,W) for the page, in 8-bit numbers from `low` to `high`; −r and r for a difference."""
+    array = values.detach().cpu().double().numpy()
+    share = (np.where(np.isfinite(array), array, low) - low) / ((high - low) or 1.0)
+    eight = np.where(np.isfinite(array), np.rint(TOP * share.clip(0, 1)), MISSING)
+    text = base64.b64encode(eight.astype(np.uint8).tobytes()).decode()
+    ends = {"low": low, "high": high}
+    return {"title": title, "shape": list(values.shape), "values": text, **ends, **more}
+
+
+def png(image: Tensor, colors: int = 256) -> str:
+    """An image (3,H,W), clamped to 0–1, as a palette PNG in base64."""
+    values = (255 * image.clamp(0, 1)).round().byte().permute(1, 2, 0).cpu().numpy()
+    picture = Image.fromarray(np.ascontiguousarray(values))
+    picture.quantize(colors, Image.Quantize.FASTOCTREE).save(out := io.BytesIO(), "png")
+    return base64.b64encode(out.getvalue()).decode()
+
+
+def _described(trait: str, control: Control) -> dict[str, Any]:
+    given = {name: value for name, value in control._asdict().items() if value is not None}
+    return {"trait": trait, **given}
+
+
+def _palette(colormap) -> str:
+    colors = colormap(np.linspace(0, 1, TOP + 1))[:, :3]
+    table = np.concatenate([np.rint(255 * colors), [[128, 128, 128]]]).astype(np.uint8)
+    return base64.b64encode(table.tobytes()).decode()
+
+
+def _picture(pixels: memoryview) -> Tensor:
+    side = round((len(pixels) / 4) ** 0.5)
+    rgba = torch.frombuffer(bytearray(pixels), dtype=torch.uint8).view(side, side, 4)
+    return rgba[..., :3].permute(2, 0, 1)[None].float() / 255

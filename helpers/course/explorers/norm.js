@@ -1,0 +1,125 @@
+// What the NormExplorer computes in the page: any of three kinds in each of five stages, from 363 stored maps.
+
+const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+const decoded = new Map();
+const once = (text) => decoded.get(text) ?? (decoded.set(text, bytes(text)), decoded.get(text));
+const rounded = (number) =>
+  number < 0.01 ? number.toExponential(1).replace(".0", "") : String(+number.toPrecision(2));
+const uniform = (kinds) => kinds.every((kind) => kind === kinds[0]);
+const freezes = (state) => [state.kind_a, ...state.kinds_b].includes("frozen");
+
+// "All stages" leads and follows; a channel belongs to its stage and network.
+export function settle(next, last) {
+  const state = { ...next };
+  if (state.kind_b !== last.kind_b && `${state.kinds_b}` === `${last.kinds_b}`)
+    state.kinds_b = state.kinds_b.map(() => state.kind_b);
+  if (uniform(state.kinds_b)) state.kind_b = state.kinds_b[0];
+  if (state.stage !== last.stage || state.network !== last.network) state.channel = -1;
+  return state;
+}
+
+// Without a channel it does not matter which stage is open, and without frozen layers not what their eps is.
+export function relevant({ kind_b, stage, eps, ...state }) {
+  return { ...state, stage: state.channel < 0 ? null : stage, eps: freezes({ kind_b, ...state }) ? eps : null };
+}
+
+export const has = (state, data) =>
+  state.network === data.network &&
+  state.photo === data.photo &&
+  state.channel < 0 &&
+  state.kind_a === data.kinds[0] &&
+  (state.eps === data.eps || !freezes(state)) &&
+  state.kinds_b.every((kind) => data.kinds.includes(kind));
+
+// The number of B's kinds up to a stage, one digit each.
+const digits = (state, data, last) =>
+  state.kinds_b.slice(0, last + 1).reduce((number, kind) => data.kinds.length * number + data.kinds.indexOf(kind), 0);
+
+export function frame(state, data) {
+  if (!has(state, data)) return null;
+  const stages = data.a.map((a, i) => {
+    const number = digits(state, data, i);
+    const size = a.shape[0] * a.shape[1];
+    const values = once(data.d[i]).subarray(number * size, (number + 1) * size);
+    const reach = data.reach[i][number];
+    const d = { title: "A − B", shape: a.shape, values, low: -reach, high: reach, diverging: true };
+    return { a, d, relative: data.relative[i][number] };
+  });
+  return { sentence: said(state, data, digits(state, data, 4)), stages, channels: [], partial: true };
+}
+
+function said(state, data, number) {
+  if (state.kinds_b.every((kind) => kind === state.kind_a))
+    return "A and B hold the same layers, so nothing can differ.";
+  const from = data.stages.find((_, i) => data.relative[i][digits(state, data, i)] > data.rounding);
+  if (!from) return "Rounding at most: no stage parts by more than 1e-5 of max|A|.";
+  const last = `in ${data.stages.at(-1)} by ${rounded(data.relative.at(-1)[number])} of max|A|`;
+  return `Main cause: ${data.causes[data.cause[number]]}. A and B part from ${from} on, ${last}.`;
+}
+
+const times = (relative, rounding) =>
+  relative <= rounding ? "rounding" : `${(+(relative / rounding).toPrecision(2)).toLocaleString("en")} × rounding`;
+
+// A, and B = A − (A − B), on one scale.
+function both({ a, d }) {
+  const numbers = (map) => {
+    const size = map.shape[0] * map.shape[1];
+    const eight = typeof map.values === "string" ? bytes(map.values || btoa("\x7f".repeat(size))) : map.values;
+    return Float64Array.from(eight, (value) => map.low + ((map.high - map.low) * value) / 254);
+  };
+  const [first, difference] = [numbers(a), numbers(d)];
+  const second = first.map((value, i) => value - difference[i]);
+  const [low, high] = [Math.min(...first, ...second), Math.max(...first, ...second)];
+  const scaled = (values) => Uint8Array.from(values, (v) => Math.round((254 * (v - low)) / (high - low || 1)));
+  return [first, second].map((values) => ({ shape: a.shape, values: scaled(values), low, high }));
+}
+
+const signed = (value) => value.toPrecision(2).replace("-", "−");
+
+export function panels(frame, state, data, local) {
+  const share = (relative) => Math.log10(Math.min(Math.max(relative, 1e-8), 10) / 1e-8) / 9;
+  const card = (stage, i) => ({
+    title: stage,
+    map: frame.stages[i].d,
+    share: share(frame.stages[i].relative),
+    text: times(frame.stages[i].relative, data.rounding),
+    pick: { stage, channel: -1 },
+    pressed: stage === state.stage,
+    select: { trait: "kinds_b", index: i, label: `B: ${stage}`, options: data.all },
+  });
+  const open = data.stages.indexOf(state.stage);
+  const opened = frame.opened ?? frame.stages[open];
+  const [a, b] = both(opened);
+  const what = state.channel < 0 ? "mean of the channels" : `channel ${state.channel}`;
+  const scale = `${signed(a.low)} … ${signed(a.high)}`;
+  const photo = { title: local.name && state.photo === local.yours ? local.name : state.photo, png: local.picture };
+  if (state.photo !== local.yours) photo.png = frame.photo ?? data.picture;
+  const apart = opened.relative <= data.rounding ? "rounding: blank" : `±${signed(opened.d.high)}`;
+  const maps = [
+    { title: "A", note: scale, ...a },
+    { title: "B", note: scale, ...b },
+    { ...opened.d, title: "A − B", note: apart },
+    photo,
+  ];
+  const shown = [
+    { kind: "cards", wide: true, floor: share(data.rounding), rows: [data.stages.map(card)] },
+    { kind: "maps", wide: true, maps, divider: true, note: `${state.stage}, ${what}` },
+  ];
+  const most = frame.channels?.[open] ?? [];
+  if (most.length) {
+    const channel = ([n, value]) => ({
+      title: `${n}`,
+      text: `${value}`,
+      pick: { channel: n },
+      pressed: n === state.channel,
+    });
+    const mean = { title: "mean", text: "of all", pick: { channel: -1 }, pressed: state.channel < 0 };
+    shown.push({
+      kind: "cards",
+      wide: true,
+      title: "The channels that differ most",
+      rows: [[mean, ...most.map(channel)]],
+    });
+  }
+  return shown;
+}

@@ -1,0 +1,109 @@
+"""A frame as a still picture, for places where no widget can run: GitHub, print, a slow start."""
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from helpers.figures import BLACK, BLUE, ORANGE, PIXELS, activation_map, difference_map, figure, png
+
+Panel = Mapping[str, Any]
+SHARPNESS = 2  # picture pixels for each px of the page
+PURPLE = "#6A3D9A"
+KINDS = {"right": BLUE, "wrong": "#B34700", "truth": BLACK, "other": PURPLE}
+CURVES = {"cool": BLUE, "filled": BLUE, "ink": BLACK, "dashed": BLACK, "thin": "#999999"}
+
+
+def still(panels: Sequence[Panel], caption: str) -> bytes:
+    """Draw the panels of a frame below one another: PNG bytes, 1,600 px wide."""
+    rows = [part for panel in panels for part in _rows(panel)]
+    heights = [height for _, height, _ in rows]
+    fig, _ = figure(height=sum(heights) + 0.5)
+    fig.clear()
+    below = fig.subfigures(len(rows), 1, height_ratios=heights)
+    for part, (columns, _, draw) in zip(np.atleast_1d(below), rows, strict=True):
+        axes = part.subplots(1, columns, squeeze=False)[0]
+        draw(axes)
+    return png(fig, caption, SHARPNESS)
+
+
+def _rows(panel: Panel) -> list[tuple[int, float, Callable]]:
+    """What a panel takes: (columns, inches of height, what draws into its axes)."""
+    kind = panel["kind"]
+    if kind == "maps":
+        return [(len(panel["maps"]), 2.6, lambda axes: _maps(axes, panel["maps"]))]
+    if kind == "cards":
+        pictured = any(key in card for row in panel["rows"] for card in row for key in ("map", "png"))
+        height = 1.9 if pictured else 0.7
+        return [(len(row), height, lambda axes, row=row: _cards(axes, row)) for row in panel["rows"]]
+    draw = {"bars": _bars, "image": _image, "plot": _plot}[kind]
+    height = {"bars": 0.35 * len(panel.get("rows", ())) + 0.4, "image": 3.4, "plot": 3.0}[kind]
+    return [(1, height, lambda axes: draw(axes[0], panel))]
+
+
+def _maps(axes: Sequence[Axes], maps: Sequence[Panel]) -> None:
+    for ax, one in zip(axes, maps, strict=True):
+        _picture(ax, one)
+        ax.set_title("\n".join(filter(None, [one["title"], one.get("note")])), fontsize=10)
+
+
+def _picture(ax: Axes, one: Panel) -> None:
+    ax.axis("off")
+    if "png" in one:
+        return ax.imshow(Image.open(io.BytesIO(base64.b64decode(one["png"]))).convert("RGB"))
+    values = np.frombuffer(base64.b64decode(one["values"]), np.uint8).reshape(one["shape"])
+    colors = difference_map() if one.get("diverging") else activation_map()
+    ax.imshow(np.where(values == 255, np.nan, values / 254), cmap=colors, vmin=0, vmax=1)
+
+
+def _cards(axes: Sequence[Axes], cards: Sequence[Panel]) -> None:
+    for ax, card in zip(axes, cards, strict=True):
+        ax.axis("off")
+        if "map" in card or "png" in card:
+            _picture(ax, card.get("map", card))
+        words = "\n".join(filter(None, [card["title"], card.get("text")]))
+        ax.set_title(words, fontsize=9, loc="left", fontweight="bold" if card.get("warn") else None)
+
+
+def _bars(ax: Axes, panel: Panel) -> None:
+    rows = panel["rows"][::-1]
+    ax.barh([row["label"] for row in rows], [min(row["share"], 1) for row in rows], color=ORANGE)
+    ax.axvspan(0, panel.get("floor", 0), color="#dddddd", zorder=0)
+    ax.set(xlim=(0, 1.3), xticks=[], title=panel.get("title", ""))
+    for number, row in enumerate(rows):
+        ax.text(min(row["share"], 1) + 0.01, number, row["text"], va="center", fontsize=10)
+
+
+def _image(ax: Axes, panel: Panel) -> None:
+    _picture(ax, {"png": panel["png"]})
+    ax.set_title(panel["title"], fontsize=10)
+    for number, one in enumerate(panel["boxes"], 1):
+        x0, y0, x1, y1 = one["box"]
+        line = "--" if one["kind"] == "truth" else "-"
+        ax.add_patch(
+            Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=KINDS[one["kind"]], ls=line, lw=1.5)
+        )
+        if one.get("text"):
+            ax.text(x0, y0, one["text"], color="white", fontsize=8, backgroundcolor=KINDS[one["kind"]])
+
+
+def _plot(ax: Axes, panel: Panel) -> None:
+    for axis, name in ((panel["x"], "x"), (panel["y"], "y")):
+        scale = "log" if axis.get("log") else "linear"
+        ax.set(**{f"{name}scale": scale, f"{name}lim": (axis["low"], axis["high"])})
+        ax.set(**{f"{name}label": axis["label"]})
+    for group in panel.get("dots", ()):
+        color = "#5B8DB8" if group["kind"] == "many" else ORANGE
+        ax.plot(group["x"], group["y"], "o", ms=3, mew=0, alpha=0.6, color=color)
+    for line in panel.get("lines", ()):
+        color, style = CURVES.get(line["kind"], ORANGE), "--" if line["kind"] == "dashed" else "-"
+        if line["kind"] in ("filled", "gap"):
+            ax.fill(line["x"], line["y"], color=color, alpha=0.3, lw=0)
+        else:
+            ax.plot(line["x"], line["y"], style, color=color, lw=1.5)
+    ax.set_title(panel["title"], fontsize=10)
