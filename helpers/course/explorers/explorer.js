@@ -629,12 +629,11 @@ async function render({ model, el }) {
   }
 
   const bar = make("div", { class: "presets", role: "group", "aria-label": "presets" }, buttons);
-  const settings = make(
-    "div",
-    { class: "controls" },
-    controls.map((one) => one.node),
-  );
-  root.append(bar, settings, note, sentence, trouble, panels);
+  const row = (below) => {
+    const some = spec.controls.flatMap((one, i) => (!!one.below === below ? [controls[i].node] : []));
+    return make("div", { class: "controls" }, some);
+  };
+  root.append(bar, row(false), sentence, trouble, panels, row(true), note);
   root.addEventListener("keydown", (event) => event.stopPropagation());
   el.append(root);
   observer.observe(el, { attributes: true, attributeFilter: ["class"] });

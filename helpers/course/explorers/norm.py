@@ -56,12 +56,12 @@ class NormExplorer(Explorer):
             raise ValueError(f"No network {unknown.pop()!r} here: {', '.join(NETWORKS)}.")
         self._variants = {name: Variants(model) for name, model in (networks or {}).items()}
         controls = {
-            "network": Control("network", tuple(NETWORKS), labels=LABELS),
-            "kind_a": Control("A:", KINDS),
             "kind_b": Control("B, all stages:", KINDS, all="kinds_b"),
-            "eps": Control("eps of frozen", EPS, "range", tuple(map(short, EPS))),
-            "photo": Control("photo", photos.NAMES),
-            "file": Control("or your own", look="file", side=224),
+            "eps": Control("eps of frozen layers", EPS, "range", tuple(map(short, EPS))),
+            "network": Control("network", tuple(NETWORKS), labels=LABELS, below=True),
+            "kind_a": Control("A", KINDS, below=True),
+            "photo": Control("photo", photos.NAMES, below=True),
+            "file": Control("or your own", look="file", side=224, below=True),
         }
         data = self._data()
         page = (HERE / "norm.js").read_text(encoding="utf-8")
