@@ -351,12 +351,16 @@ function plot(panel, page) {
   for (const group of panel.dots ?? []) {
     const pen = canvas.getContext("2d");
     pen.fillStyle = { many: "#5b8db880", chosen: "#d55e00cc", beyond: "#d55e00cc" }[group.kind] ?? "#0072b2";
+    const taken = new Set(); // dots in one place are drawn once
     group.x.forEach((value, i) => {
       const [left, top] = [x(value), y(group.y[i])];
+      const place = Math.round(2 * left) + 1e4 * Math.round(2 * top);
+      if (taken.has(place)) return;
+      taken.add(place);
+      places.push([left, top, group, i]);
       pen.beginPath();
       pen.arc(2 * left, 2 * top, 2 * (group.radius ?? 2.5), 0, 7);
       pen.fill();
-      places.push([left, top, group, i]);
     });
   }
   const ring = make("svg:circle", { class: "ring", r: 6, cx: -20, cy: -20 });
@@ -365,7 +369,7 @@ function plot(panel, page) {
     const area = svg.getBoundingClientRect();
     const [left, top] = [event.clientX - area.left, event.clientY - area.top].map((v) => (v * width) / area.width);
     const distance = ([a, b]) => (a - left) ** 2 + (b - top) ** 2;
-    const near = places.reduce((best, one) => (distance(one) < distance(best) ? one : best), [-1e9, 0]);
+    const near = places.reduce((best, one) => (distance(one) <= distance(best) ? one : best), [-1e9, 0]);
     return distance(near) > 400 ? [] : near;
   };
   const pointermove = (event) => {
@@ -614,7 +618,7 @@ async function render({ model, el }) {
 
   function panelOf(panel) {
     const node = PANELS[panel.kind](panel, page);
-    node.classList.add("panel", panel.kind, ...(panel.wide ? ["wide"] : []));
+    node.classList.add("panel", panel.kind, ...["wide", "large"].filter((look) => panel[look]));
     return node;
   }
 
