@@ -210,7 +210,7 @@ function bars(panel) {
   const row = (one) => [make("span", {}, one.label), track(one.share, panel.floor), make("span", {}, one.text)];
   const title = panel.title ? make("b", {}, panel.title) : null;
   const note = panel.note ? make("p", { class: "line" }, panel.note) : null;
-  return make("div", {}, title, make("div", { class: "bars" }, panel.rows.map(row)), note);
+  return make("div", {}, title, make("div", { class: "bars" }, panel.rows.flatMap(row)), note);
 }
 
 // ---- an image with boxes --------------------------------------------------------------------------------------------
