@@ -143,12 +143,14 @@ function maps(panel, page) {
 // ---- cards ----------------------------------------------------------------------------------------------------------
 
 // Rows of cards, with arrows between them: what is computed from what. A card shows a map or a picture, a bar and
-// words; `pick` is what a click on it sets, `select` a list below it for one entry of a trait that is a list.
+// words; `pick` is what a click on it sets, `select` a list below it for one entry of a trait that is a list. `arrow` is
+// the one after it, → by default; a card without title only keeps a place free. `kind` own: marked in its `color`.
 function cards(panel, page) {
   const row = (all) => make("div", { class: "cards", role: "group", "aria-label": panel.title ?? "" }, all.map(card));
   return make("div", {}, panel.title ? make("b", {}, panel.title) : null, panel.rows.map(row));
 
   function card(one) {
+    if (!one.title) return make("div", { class: "card" });
     const parts = [
       one.map ? painted(one.map, page, { "aria-hidden": true }) : null,
       one.png ? make("img", { src: png(one.png), alt: one.alt ?? "" }) : null,
@@ -156,13 +158,19 @@ function cards(panel, page) {
       one.share === undefined ? null : track(one.share, panel.floor),
       one.text ? make("small", {}, one.text) : null,
     ];
-    const classes = `card${one.warn ? " warn" : ""}${panel.arrows ? " arrows" : ""}`;
+    const classes = `card ${one.kind ?? ""}${one.warn ? " warn" : ""}${panel.arrows ? " arrows" : ""}`;
+    const style = `--arrow:"${one.arrow ?? "→"}";--own:${one.color}`;
     const key = `card ${one.key ?? one.title}`;
     const click = () => page.set(one.pick);
     const pressed = { type: "button", "aria-pressed": !!one.pressed, "data-key": key };
     const ready = one.pick && { ...pressed, disabled: !page.can(one.pick), click };
     const shown = one.pick ? make("button", ready, parts) : make("div", {}, parts);
-    return make("div", { class: classes, ...linked(one, page) }, shown, one.select ? list(one.select, page) : null);
+    return make(
+      "div",
+      { class: classes, style, ...linked(one, page) },
+      shown,
+      one.select ? list(one.select, page) : null,
+    );
   }
 }
 
@@ -215,7 +223,8 @@ function bars(panel) {
 
 // ---- an image with boxes --------------------------------------------------------------------------------------------
 
-// {title, alt, png, size: [width, height], boxes: [{box: [x0, y0, x1, y1], kind, text, pick, pressed}], note}
+// {title, alt, png, size: [width, height], boxes: [{box: [x0, y0, x1, y1], kind, text, pick, pressed}], note}; a box of
+// kind own has its `color`; `badge`: the number of a box in place of its place in the list.
 function image(panel, page) {
   const [width, height] = panel.size;
   const overlay = make("svg:svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": true });
@@ -226,11 +235,13 @@ function image(panel, page) {
     const place = { x: x0, y: y0, width: Math.max(x1 - x0, unit), height: Math.max(y1 - y0, unit) };
     const link = { link: one.text ? `box ${i}` : undefined };
     const hot = one.pressed ? " pressed" : "";
+    const style = `--own:${one.color}`;
     for (const layer of ["seam", `box ${one.kind}${hot}`])
       overlay.append(
         make("svg:rect", {
           ...place,
           class: layer,
+          style,
           ...(layer === "seam" ? {} : linked(link, page)),
         }),
       );
@@ -242,13 +253,14 @@ function image(panel, page) {
     };
     const badge = [
       make("svg:circle", { cx: at.x, cy: at.y, r: 8 * unit }),
-      make("svg:text", { ...at, "font-size": 11 * unit }, String(named.length)),
+      make("svg:text", { ...at, "font-size": 11 * unit }, String(one.badge ?? named.length)),
     ];
     const click = one.pick ? () => page.can(one.pick) && page.set(one.pick) : null;
-    overlay.append(make("svg:g", { class: `badge ${one.kind}${hot}`, click, ...linked(link, page) }, badge));
+    overlay.append(make("svg:g", { class: `badge ${one.kind}${hot}`, style, click, ...linked(link, page) }, badge));
   });
   const entry = (one) => {
     const link = linked({ link: `box ${panel.boxes.indexOf(one)}` }, page);
+    if (one.badge) link.value = one.badge;
     if (!one.pick) return make("li", { class: one.kind, ...link }, one.text);
     const pressed = { type: "button", "aria-pressed": !!one.pressed, "data-key": one.text };
     const click = () => page.set(one.pick);
