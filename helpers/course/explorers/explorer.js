@@ -143,8 +143,9 @@ function maps(panel, page) {
 // ---- cards ----------------------------------------------------------------------------------------------------------
 
 // Rows of cards, with arrows between them: what is computed from what. A card shows a map or a picture, a bar and
-// words; `pick` is what a click on it sets, `select` a list below it for one entry of a trait that is a list. `faint`:
-// it is there for comparison. In a panel with `thumbs` they are small and many: `title` is their description.
+// words; `pick` is what a click on it sets, `select` a list below it for one entry of a trait that is a list; `faint`
+// is there for comparison; `arrow` is the one after it; without a title it only keeps a place free; `kind` own is marked
+// in its `color`. In a panel with `thumbs` they are small and many: `title` is their description.
 function cards(panel, page) {
   const row = (all) => make("div", { class: "cards", role: "group", "aria-label": panel.title ?? "" }, all.map(card));
   const title = panel.title ? make("b", {}, panel.title) : null;
@@ -156,6 +157,7 @@ function cards(panel, page) {
   }
 
   function card(one) {
+    if (!one.title) return make("div", { class: "card" });
     const parts = [
       one.map ? painted(one.map, page, { "aria-hidden": true }) : null,
       one.png ? (panel.thumbs ? thumb(one) : make("img", { src: png(one.png), alt: one.alt ?? "" })) : null,
@@ -163,14 +165,20 @@ function cards(panel, page) {
       one.share === undefined ? null : track(one.share, panel.floor),
       one.text ? make("small", {}, one.text) : null,
     ];
-    const flags = { warn: one.warn, arrows: panel.arrows, faint: one.faint };
+    const flags = { warn: one.warn, arrows: panel.arrows, faint: one.faint, [one.kind]: one.kind };
     const classes = ["card", ...Object.keys(flags).filter((flag) => flags[flag])].join(" ");
+    const style = `--arrow:"${one.arrow ?? "→"}";--own:${one.color}`;
     const key = `card ${one.key ?? one.title}`;
     const click = () => page.set(one.pick);
     const pressed = { type: "button", "aria-pressed": !!one.pressed, "data-key": key };
     const ready = one.pick && { ...pressed, disabled: !page.can(one.pick), click };
     const shown = one.pick ? make("button", ready, parts) : make("div", {}, parts);
-    return make("div", { class: classes, ...linked(one, page) }, shown, one.select ? list(one.select, page) : null);
+    return make(
+      "div",
+      { class: classes, style, ...linked(one, page) },
+      shown,
+      one.select ? list(one.select, page) : null,
+    );
   }
 }
 
@@ -224,12 +232,13 @@ function bars(panel) {
   ];
   const title = panel.title ? make("div", {}, make("b", {}, panel.title), keysOf(panel)) : null;
   const note = panel.note ? make("p", { class: "line" }, panel.note) : null;
-  return make("div", {}, title, make("div", { class: "bars" }, panel.rows.map(row)), note);
+  return make("div", {}, title, make("div", { class: "bars" }, panel.rows.flatMap(row)), note);
 }
 
 // ---- an image with boxes --------------------------------------------------------------------------------------------
 
-// {title, alt, png, size: [width, height], boxes: [{box: [x0, y0, x1, y1], kind, text, pick, pressed}], note}
+// {title, alt, png, size: [width, height], boxes: [{box: [x0, y0, x1, y1], kind, text, pick, pressed}], note}; a box of
+// kind own has its `color`; `badge`: the number of a box in place of its place in the list.
 function image(panel, page) {
   const [width, height] = panel.size;
   const overlay = make("svg:svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": true });
@@ -240,11 +249,13 @@ function image(panel, page) {
     const place = { x: x0, y: y0, width: Math.max(x1 - x0, unit), height: Math.max(y1 - y0, unit) };
     const link = { link: one.text ? `box ${i}` : undefined };
     const hot = one.pressed ? " pressed" : "";
+    const style = `--own:${one.color}`;
     for (const layer of ["seam", `box ${one.kind}${hot}`])
       overlay.append(
         make("svg:rect", {
           ...place,
           class: layer,
+          style,
           ...(layer === "seam" ? {} : linked(link, page)),
         }),
       );
@@ -256,13 +267,14 @@ function image(panel, page) {
     };
     const badge = [
       make("svg:circle", { cx: at.x, cy: at.y, r: 8 * unit }),
-      make("svg:text", { ...at, "font-size": 11 * unit }, String(named.length)),
+      make("svg:text", { ...at, "font-size": 11 * unit }, String(one.badge ?? named.length)),
     ];
     const click = one.pick ? () => page.can(one.pick) && page.set(one.pick) : null;
-    overlay.append(make("svg:g", { class: `badge ${one.kind}${hot}`, click, ...linked(link, page) }, badge));
+    overlay.append(make("svg:g", { class: `badge ${one.kind}${hot}`, style, click, ...linked(link, page) }, badge));
   });
   const entry = (one) => {
     const link = linked({ link: `box ${panel.boxes.indexOf(one)}` }, page);
+    if (one.badge) link.value = one.badge;
     if (!one.pick) return make("li", { class: one.kind, ...link }, one.text);
     const pressed = { type: "button", "aria-pressed": !!one.pressed, "data-key": one.text };
     const click = () => page.set(one.pick);
@@ -503,7 +515,7 @@ async function render({ model, el }) {
   const data = model.get("data");
   const own = await imported(model.get("page"));
   const settle = (next, last) => own.settle?.(next, last) ?? next;
-  const key = (state) => JSON.stringify(own.relevant?.(state, data) ?? state);
+  const key = (state) => JSON.stringify(Object.entries(own.relevant?.(state, data) ?? state).sort());
   const stored = new Map(presets.map((one) => [key(one.state), one.frame]));
   let answer = null; // Python's latest: {key, frame}
   const lookUp = (state) => (answer?.key === key(state) ? answer.frame : (stored.get(key(state)) ?? null));

@@ -85,12 +85,13 @@ def _image(ax: Axes, panel: Panel) -> None:
     ax.set_title(panel["title"], fontsize=10)
     for number, one in enumerate(panel["boxes"], 1):
         x0, y0, x1, y1 = one["box"]
-        line = "--" if one["kind"] == "truth" else "-"
+        line = "--" if one["kind"] in ("truth", "own dashed") else "-"
+        color = KINDS.get(one["kind"]) or one["color"]
         ax.add_patch(
-            Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=KINDS[one["kind"]], ls=line, lw=1.5)
+            Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=color, ls=line, lw=1.5)
         )
         if one.get("text"):
-            ax.text(x0, y0, one["text"], color="white", fontsize=8, backgroundcolor=KINDS[one["kind"]])
+            ax.text(x0, y0, one["text"], color="white", fontsize=8, backgroundcolor=color)
 
 
 def _plot(ax: Axes, panel: Panel) -> None:
