@@ -411,7 +411,7 @@ const PANELS = { maps, cards, bars, image, plot };
 // Each is {node, show}: `show` sets it to what is shown, and greys out what cannot be.
 function control(spec, page) {
   const { trait, label, look, options = [], labels = options } = spec;
-  const key = { "data-key": trait };
+  const key = { "data-key": trait, "aria-label": label };
   if (look === "file") return file(spec, page);
   if (look === "buttons") {
     const click = (value) => () => page.set({ [trait]: value });
@@ -478,6 +478,7 @@ function file({ label, side }, page) {
     type: "file",
     accept: "image/*",
     "data-key": "file",
+    "aria-label": label,
     change: () => take(input.files[0]),
   });
   async function take(picked) {
