@@ -502,7 +502,7 @@ async function render({ model, el }) {
   const presets = model.get("presets");
   const data = model.get("data");
   const own = await imported(model.get("page"));
-  const settle = (next, last) => own.settle?.(next, last) ?? next;
+  const settle = (next, last) => own.settle?.(next, last, data) ?? next;
   const key = (state) => JSON.stringify(own.relevant?.(state, data) ?? state);
   const stored = new Map(presets.map((one) => [key(one.state), one.frame]));
   let answer = null; // Python's latest: {key, frame}
