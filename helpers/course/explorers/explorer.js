@@ -224,7 +224,7 @@ function bars(panel) {
   ];
   const title = panel.title ? make("div", {}, make("b", {}, panel.title), keysOf(panel)) : null;
   const note = panel.note ? make("p", { class: "line" }, panel.note) : null;
-  return make("div", {}, title, make("div", { class: "bars" }, panel.rows.map(row)), note);
+  return make("div", {}, title, make("div", { class: "bars" }, panel.rows.flatMap(row)), note);
 }
 
 // ---- an image with boxes --------------------------------------------------------------------------------------------
