@@ -219,7 +219,7 @@ const keysOf = (panel) => (panel.keys ?? []).map(({ kind, text }) => make("span"
 function bars(panel) {
   const row = (one) => [
     make("span", {}, one.label),
-    track(one.share, panel.floor, one.first),
+    track(one.share, one.floor ?? panel.floor, one.first),
     make("span", {}, one.text),
   ];
   const title = panel.title ? make("div", {}, make("b", {}, panel.title), keysOf(panel)) : null;
