@@ -150,9 +150,9 @@ function cards(panel, page) {
   const title = panel.title ? make("b", {}, panel.title) : null;
   return make("div", { class: panel.thumbs ? "thumbs" : "" }, title, panel.rows.map(row));
 
-  function thumb({ title, png: data }) {
-    if (!page.thumbs[title]) page.thumbs[title] = make("img", { src: png(data), alt: title, title });
-    return page.thumbs[title]; // a new one would flicker
+  function thumb({ title, png: data, faint }) {
+    page.thumbs[title] ??= make("img", { src: png(data), title }); // a new one would flicker
+    return Object.assign(page.thumbs[title], { alt: faint ? "" : title });
   }
 
   function card(one) {

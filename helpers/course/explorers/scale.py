@@ -69,7 +69,7 @@ class ScaleExplorer(Explorer):
         }
         variance = np.concatenate([layer.variance for layer in self._layers.values()])
         varying = variance[variance > 0].clip(1e-12)
-        ends = varying.min(initial=1e-2), varying.max(initial=1.0)
+        ends = varying.min(initial=min(1e-2, *trained) or 1e-2), varying.max(initial=1.0)
         low, high = 10 ** np.floor(np.log10(ends[0])), 10 ** np.ceil(np.log10(ends[1]))
         low /= 10 ** (len(varying) < len(variance))  # there stand those of variance 0
         self._axes = {
@@ -96,7 +96,13 @@ class ScaleExplorer(Explorer):
             raise ValueError(f"No layer {layer!r} in {self._of}: choose one of its list.")
         errors = {name: one.errors(eps) for name, one in self._layers.items()}
         headline, words = sentence(errors, {one.trained for one in self._layers.values()}, eps)
-        return {"headline": headline, "sentence": words, "panels": [self._plot(state, errors)]}
+        every = abs(np.concatenate(list(errors.values())))
+        counts = [
+            {"title": f"{(every > limit).sum():,} channels", "text": f"off by more than {percent}"}
+            for limit, percent in LIMITS.items()
+        ]
+        panels = [{"kind": "cards", "rows": [counts]}, self._plot(state, errors)]
+        return {"headline": headline, "sentence": words, "panels": panels}
 
     def _plot(self, state: Mapping[str, Any], errors: Mapping[str, np.ndarray]) -> dict[str, Any]:
         axes, dots = self._axes, []
