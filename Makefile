@@ -34,10 +34,14 @@ spread := -n auto --maxprocesses 4 --dist
 nbval := $(bin)/pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
            --nbval-cell-timeout=120 $(spread) loadscope notebooks
 
+scripts := $(wildcard site/*.js helpers/course/explorers/*.js helpers/course/explorers/*.css)
+
 ## make test         ruff, the tests, and every notebook run again and compared
 test: test-packages
 	$(bin)/ruff check
 	$(bin)/ruff format --check benchmarks data helpers tests tools notebooks/make.py
+	$(bin)/oxfmt --check $(scripts)
+	$(bin)/oxlint --deny-warnings $(scripts)
 	$(fixed) $(bin)/pytest $(spread) loadfile tests
 	$(fixed) $(nbval)
 

@@ -1,4 +1,8 @@
-"""The server of `make lab` and of Binder: saving a notebook keeps the widgets it shows."""
+"""The server of `make lab` and of Binder: a saved notebook keeps the widgets that it shows.
+
+JupyterLab saves no state of widgets here (overrides.json), else a notebook would count as changed
+once it is opened, and whatever a reader has set in a widget would go into the file.
+"""
 
 import json
 import re
@@ -8,19 +12,30 @@ STATE = "application/vnd.jupyter.widget-state+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 
+def views(cell):
+    """The widget views that a cell shows."""
+    return [o["data"][VIEW] for o in cell.get("outputs", []) if VIEW in o.get("data", {})]
+
+
 def keep_widgets(model, path, contents_manager, **_):
-    """Put back the state of widgets shown but not run again, which JupyterLab drops on saving."""
+    """Give what a cell shows after another run the state that it was stored with."""
     file = Path(contents_manager.root_dir, path.strip("/"))
     if model["type"] != "notebook" or not file.exists():
         return
-    before = json.loads(file.read_text(encoding="utf-8"))
-    old, new = (nb["metadata"].get("widgets", {}).get(STATE) for nb in (before, model["content"]))
+    before, now = json.loads(file.read_text(encoding="utf-8")), model["content"]
+    old, new = (nb["metadata"].get("widgets", {}).get(STATE) for nb in (before, now))
     if not old or not new:
         return
     models = old["state"] | new["state"]
+    stored = {cell.get("id"): cell for cell in before["cells"]}
+    for cell in now["cells"]:
+        twin = stored.get(cell.get("id"), {})
+        if "".join(cell["source"]) == "".join(twin.get("source", "")):
+            for shown, was in zip(views(cell), views(twin), strict=False):
+                if shown["model_id"] not in models and was["model_id"] in models:
+                    models[shown["model_id"]] = models[was["model_id"]]
     refers = {key: set(re.findall(r"IPY_MODEL_(\w+)", json.dumps(models[key]))) for key in models}
-    outputs = [o for cell in model["content"]["cells"] for o in cell.get("outputs", [])]
-    more = {o["data"][VIEW]["model_id"] for o in outputs if VIEW in o.get("data", {})}
+    more = {view["model_id"] for cell in now["cells"] for view in views(cell)}
     shown = set()
     while more:
         shown |= more

@@ -7,8 +7,9 @@
 
 A notebook is up to date while nothing that it depends on has changed since it was made here: its
 file, the modules of helpers/ that it imports (and those that they import), the data that these
-read, its questions and checkers, this script, and constraints.txt. Stop with Ctrl-C and start again
-at will: each file is replaced as a whole or not at all, and what is done is not done again.
+read, its questions and checkers, this script, and constraints.txt. What the explorers run in the
+page (JavaScript, CSS) is put into the notebooks without executing any. Stop with Ctrl-C and start
+again at will: each file is replaced as a whole or not at all, and what is done is not done again.
 """
 
 import argparse
@@ -39,6 +40,7 @@ SECONDS_PER_CELL = 120
 BIG = 2**20
 
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+PAGE = ROOT / "helpers" / "course" / "explorers"  # of what the explorers run in the page
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 REFERENCE = re.compile(r"\bIPY_MODEL_(\w+)")
@@ -214,10 +216,9 @@ def python_of(path):
 
 
 def module_files(name):
-    """The files of a module's name: its own, those beside it that share its stem, its package."""
+    """The files of a module's name: its own, and its package."""
     path = ROOT.joinpath(*name.split("."))
-    beside = (path.with_suffix(suffix) for suffix in (".py", ".js", ".css"))
-    return {file for file in (*beside, path / "__init__.py") if file.is_file()}
+    return {file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()}
 
 
 def literal_path(node):
@@ -319,6 +320,18 @@ def find(name):
     return path
 
 
+def refreshed(nb):
+    """A copy of `nb` whose explorers run today's modules in the page."""
+    nb = deepcopy(nb)
+    for model in widget_models(nb).values():
+        if "_anywidget_id" in (state := model["state"]):
+            own = PAGE / f"{state['_anywidget_id'].split('.')[-2]}.js"
+            state["page"] = own.read_text(encoding="utf-8") if own.is_file() else ""
+            for name, file in (("_esm", "explorer.js"), ("_css", "explorer.css")):
+                state[name] = (PAGE / file).read_text(encoding="utf-8")
+    return nb
+
+
 def make(path, check, progress):
     """Make one notebook; its new text, and where it differs from the old ("" if nowhere)."""
     old = path.read_text(encoding="utf-8")
@@ -351,6 +364,14 @@ def main(arguments=None):
     paths = [find(name) for name in options.names] or sorted(NOTEBOOKS.glob("*.ipynb"))
     state = NOTEBOOKS / STATE
     made = json.loads(state.read_text()) if state.exists() else {}
+    if not options.check:
+        for path in paths:
+            text = path.read_text(encoding="utf-8")
+            if (new := dumps(refreshed(loads(text)))) != text:
+                current = made.get(path.name) == fingerprint(path, text)
+                write(path, new)
+                made[path.name] = fingerprint(path, new) if current else None
+                write(state, json.dumps(made, indent=1, sort_keys=True) + "\n")
     texts = {path: path.read_text(encoding="utf-8") for path in paths}
     everything = options.force or options.check
     todo = [p for p in paths if everything or made.get(p.name) != fingerprint(p, texts[p])]

@@ -132,6 +132,12 @@ def normal(nb, path):
 
 
 @rule
+def fresh(nb, path):
+    if make.refreshed(nb) != nb:
+        yield "Its explorers run old JavaScript or CSS in the page: run notebooks/make.py."
+
+
+@rule
 def faultless(nb, path):
     yield from make.faults(nb)
 

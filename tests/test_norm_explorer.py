@@ -1,111 +1,142 @@
-"""The NormExplorer's controls, frames and messages, without a browser (that is in browser/)."""
+"""What the NormExplorer says and ships, against differences taken apart from it."""
 
-import asyncio
 import base64
-import re
-from types import SimpleNamespace
+import json
+from itertools import product
 
+import numpy as np
 import pytest
-from frames import pixels, recorded
+import torch
 
-from helpers.course.explorers import live, norm
-from helpers.course.explorers.norm import NormExplorer, frame
-from helpers.course.explorers.side_by_side import PRESETS, Side, view
+from helpers.compare import Row, compare
+from helpers.course.explorers import norm
+from helpers.course.explorers.explorer import YOURS
+from helpers.course.explorers.norm import BATCH, FROZEN, IDENTITY, RUNNING, NormExplorer, sentence
 from helpers.inputs import photos
-from helpers.text import short
+from helpers.networks import backbones
+from helpers.norms import freeze, replace_norms
+from helpers.stages import STAGES, stages
 
-CUSTOM = len(PRESETS)
+IMAGE = photos.load("cat")
+KINDS = RUNNING, FROZEN, BATCH
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def explorer():
     return NormExplorer()
 
 
-def expected(state):
-    return frame(state, view(state, photos.load(state.photo)))
+def drawn(explorer, **changes):
+    return explorer.draw(explorer.presets[0]["state"] | changes)
 
 
-def test_presets_are_frames_and_picking_one_sets_the_controls_and_draws_nothing(explorer):
-    untouched, lines = explorer.frame, explorer.text.splitlines()[1:]
-    assert explorer.state == PRESETS["December 2020"] and norm.UNTOUCHED in untouched
-    for index, (name, state) in enumerate(PRESETS.items()):
-        explorer.preset.index = index
-        assert explorer.state == state and explorer.preset.index == index
-        assert explorer._stack.children[index].value == expected(state)
-        assert lines[index] == f"{name}: {view(state, photos.load('cat')).sentence}"
-    assert explorer.frame == untouched
+def values(one):
+    eight = np.frombuffer(base64.b64decode(one["values"]), np.uint8).reshape(one["shape"])
+    return one["low"] + (one["high"] - one["low"]) * eight / 254
 
 
-def test_all_stages_leads_and_follows_and_what_the_controls_say_is_drawn(explorer):
-    side = explorer.sides["b"]
-    side.every.value = "identity"
-    assert side.value == Side.all("ResNet-50", "identity") and explorer.preset.index == CUSTOM
-    assert explorer.frame == expected(explorer.state)
-    side.kinds[2].value = "frozen"
-    assert side.every.value == norm.MIXED and explorer.frame == expected(explorer.state)
-    explorer.largest.click()
-    assert explorer.state.channel == view(explorer.state, photos.load("cat")).largest
-    assert explorer.frame == expected(explorer.state)
+def test_the_presets_are_those_of_compare(explorer):
+    for preset, name, eps in (
+        ("another eps", "lite0", 1e-5),
+        ("ResNet-50, December 2020", "resnet50", 0.0),
+    ):
+        model = backbones.load(name)
+        rows = compare(
+            model, freeze(model, eps=eps), getattr(model, "normalize", lambda x: x)(IMAGE)
+        )
+        state = next(one["state"] for one in explorer.presets if one["name"] == preset)
+        for row, one in zip(rows.values(), explorer.draw(state)["stages"], strict=True):
+            assert one["relative"] == pytest.approx(row.relative, rel=0.01)
 
 
-def test_bad_input_is_a_sentence_and_the_last_good_picture_stays(explorer):
-    a, b = explorer.sides.values()
-    explorer.stage.value, explorer.mean.value, explorer.channel.value = "layer4", False, 2000
-    before = explorer.frame
-    explorer.stage.value = "stem"
-    assert "stem has channels 0 to 63, not 2000" in explorer.message
-    explorer.preset.index = 1
-    assert "Not shown" not in explorer.message
-    a.network.value = "Lite0"
-    assert "Lite0 and ResNet-50 have feature maps of different shape" in explorer.message
-    assert explorer.frame == before and explorer.preset.index == 1
-    b.network.value = "Lite0"
-    assert "Not shown" not in explorer.message and explorer.preset.index == CUSTOM
-    before = explorer.frame
-    b.every.value = "frozen, eps 0"
-    assert "B is NaN from stem on" in explorer.message and explorer.frame == before
-    explorer._uploaded({"new": (SimpleNamespace(content=b"hello"),)})
-    assert "The uploaded file is not a JPEG" in explorer.message and explorer.frame == before
+def test_all_243_mixtures_are_shipped_and_are_what_the_network_gives(explorer):
+    data, network = explorer.data, explorer._network("Lite0")
+    x, mixtures = network.normalize(IMAGE), list(product(range(3), repeat=5))
+    for digits in mixtures[::23]:
+        kinds = tuple(KINDS[digit] for digit in digits)
+        maps = network.maps("other", x, kinds, data["eps"])
+        frame = drawn(explorer, kinds_b=list(kinds))
+        for i, stage in enumerate(STAGES):
+            number = int("".join(map(str, digits[: i + 1])), 3)
+            a, size = data["a"][i], np.prod(data["a"][i]["shape"])
+            eight = base64.b64decode(data["d"][i])[number * size : (number + 1) * size]
+            reach = data["reach"][i][number]
+            d = reach * (np.frombuffer(eight, np.uint8) / 127.0 - 1)
+            b = values(a).ravel() - d
+            step = (a["high"] - a["low"] + 2 * reach) / 254
+            assert np.abs(b - maps[stage][0].mean(0).numpy().ravel()).max() <= step
+            assert data["relative"][i][number] == pytest.approx(
+                frame["stages"][i]["relative"], 1e-2
+            )
+        cause = data["causes"][data["cause"][mixtures.index(digits)]]
+        assert cause in frame["sentence"]
 
 
-def test_networks_at_hand_are_used_and_not_loaded_again(monkeypatch):
-    given = {name: norm.variants(name) for name in ("ResNet-50", "Lite0")}
-    monkeypatch.setattr(norm, "Variants", given.get)
-    monkeypatch.setattr(norm, "variants", None)
-    NormExplorer({name: name for name in given})
-    with pytest.raises(ValueError, match="No network 'VGG' here: ResNet-50, Lite0"):
+def test_the_open_channel_is_the_networks_own(explorer):
+    model = backbones.load("lite0")
+    other = replace_norms(model, "identity", stages="layer2")
+    with torch.inference_mode():
+        a, b = model.normalize(IMAGE), model.normalize(IMAGE)
+        for stage in ("stem", "layer1", "layer2"):
+            a, b = (stages(m)[stage](x) for m, x in ((model, a), (other, b)))
+    kinds = [RUNNING, RUNNING, IDENTITY, RUNNING, RUNNING]
+    frame = drawn(explorer, kinds_b=kinds, stage="layer2", channel=7)
+    for one, wanted in (("a", a[0, 7]), ("d", (a - b)[0, 7])):
+        step = (frame["opened"][one]["high"] - frame["opened"][one]["low"]) / 254
+        assert np.abs(values(frame["opened"][one]) - wanted.numpy()).max() <= step
+    most = (a - b)[0].abs().amax((1, 2)).topk(12).indices.tolist()
+    assert [number for number, _ in frame["channels"][2]] == most
+
+
+def test_the_sentence_names_the_main_cause_and_the_first_stage_that_parts(explorer):
+    def one(stage, kind, rest=RUNNING):
+        return [kind if s == stage else rest for s in STAGES]
+
+    for changes, words in (
+        ({}, "Main cause: eps. A and B part from stem on"),
+        ({"eps": 1e-3}, "Rounding at most"),
+        ({"kind_a": FROZEN}, "hold the same layers, so nothing can differ"),
+        ({"kinds_b": [BATCH] * 5}, "Main cause: batch statistics. A and B part from stem on"),
+        ({"kinds_b": one("layer3", FROZEN)}, "eps. A and B part from layer3 on"),
+        ({"kinds_b": one("layer3", IDENTITY, FROZEN)}, "missing normalization (also: eps)"),
+    ):
+        frame = drawn(explorer, **changes)
+        assert words in frame["sentence"] and len(frame["sentence"].split()) <= 20
+    rows = {stage: Row((1,), 3e-7, 1e-7, 3.21e-6, 1e-5) for stage in STAGES}
+    words = "Rounding at most: no stage parts by more than 1e-5 of max|A|."
+    assert sentence(rows, dict.fromkeys(STAGES, "eps"), False) == words
+    assert [norm.times(x) for x in (1e-5, 2.4e-3)] == ["rounding", "240 × rounding"]
+    assert norm.share(1e-8) == 0 and norm.share(1e9) == 1
+
+
+def test_what_cannot_be_shown_is_one_sentence(explorer):
+    kinds = [RUNNING, RUNNING, RUNNING, FROZEN, RUNNING]
+    for changes, message in (
+        ({"network": "VGG"}, "No network 'VGG' here: Lite0"),
+        ({"photo": "dog"}, "No photo 'dog' here"),
+        ({"kinds_b": ["folded"] * 5}, "No kind 'folded' here"),
+        ({"kinds_b": [RUNNING]}, "one kind for each of stem"),
+        ({"eps": -1.0}, "eps must be a number from 0 to 1, not -1.0"),
+        ({"stage": "stem", "channel": 99}, "stem has channels 0 to 15, not 99"),
+        ({"kinds_b": kinds, "eps": 0.0}, "B is NaN from layer3 on: without eps, the"),
+        ({"photo": YOURS}, "There is no picture of yours yet"),
+    ):
+        with pytest.raises(ValueError, match=message) as caught:
+            drawn(explorer, **changes)
+        assert "\n" not in str(caught.value)
+
+
+def test_all_stages_lead_and_follow_and_a_mixture_is_not_propagated():
+    explorer = NormExplorer({"Lite0": backbones.load("lite0")})
+    explorer.kind_b = BATCH
+    assert explorer.kinds_b == [BATCH] * 5
+    explorer.kinds_b = [RUNNING, *[BATCH] * 4]
+    assert explorer.kind_b == BATCH
+    explorer.kinds_b = [RUNNING] * 5
+    assert explorer.kind_b == RUNNING and "nothing can differ" in explorer.frame["sentence"]
+    with pytest.raises(ValueError, match="No network 'VGG' here: Lite0"):
         NormExplorer({"VGG": None})
 
 
-def test_of_a_burst_of_events_the_last_one_wins(explorer, monkeypatch):
-    drawn = recorded(monkeypatch, norm, "frame")
-
-    async def burst():
-        for stage in ("stem", "layer2", "layer3", "layer4"):
-            explorer.stage.value = stage
-        await asyncio.sleep(5 * live.PATIENCE)
-
-    asyncio.run(burst())
-    assert [state.stage for state, _ in drawn] == ["layer4"]
-
-
-def test_a_frame_shows_the_maps_on_one_scale_and_rounding_without_digits():
-    for name in ("December 2020", "Today"):
-        seen = view(PRESETS[name], photos.load("cat"))
-        html = frame(PRESETS[name], seen)
-        pngs = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
-        maps = [pixels(base64.b64decode(png)) for png in pngs]
-        assert [each.shape for each in maps] == [(56, 56, 3)] * 3  # the page enlarges
-        for end in (min(seen.a.min(), seen.b.min()), max(seen.a.max(), seen.b.max())):
-            assert short(end.item()) in html
-        assert seen.sentence in html and "layer1 ◂" in html
-        if name == "Today":
-            assert "rounding at most: blank" in html and html.count("≤ 1e-5 of max|A|") == 5
-            assert maps[2].min() > 180  # nothing but near-white
-        else:
-            assert short((seen.a - seen.b).abs().max().item()) in html
-            assert f"{short(seen.rows['layer4'].relative)} of max|A|" in html
-    rows = [norm._row("stem", norm.Row((1,), r, r, r, 1e-5), 0) for r in (0.0, 1e-8, 1e-5, 1e6)]
-    widths = [float(re.search(r"width: ([\d.]+)%", row)[1]) for row in rows]
-    assert widths == [0, 0, 33.3, 100]
+def test_what_is_saved_is_small(explorer):
+    assert len(json.dumps([explorer.spec, explorer.presets, explorer.data])) <= 250_000

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from helpers.course.explorers.variants import Variants
+from helpers.course.explorers.variants import BATCH, FROZEN, IDENTITY, KINDS, Variants
 from helpers.inputs import photos
 from helpers.networks import backbones
-from helpers.norms import KINDS, replace_norms
+from helpers.norms import freeze, replace_norms
 from helpers.stages import STAGES, stages
 
 IMAGE = photos.load("coffee", 64)
-FROZEN = ("frozen",) * 5
+ALL_FROZEN, EPS = (FROZEN,) * 5, 1e-4
 
 
 @pytest.fixture(scope="module", params=["resnet50", "lite0"])
@@ -33,32 +33,36 @@ def same(maps, others):
 def test_maps_are_those_of_the_network_in_one_piece_which_stays_as_it_was(model):
     variants = Variants(model)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    mixed, other = ("frozen", "identity", "frozen", "batch statistics", "frozen, eps 1e-5"), model
+    mixed, other = (IDENTITY, BATCH, IDENTITY, BATCH, IDENTITY), model
     for stage, kind in zip(STAGES, mixed, strict=True):
         other = replace_norms(other, kind, stages=stage)
-    assert same(variants.maps("coffee", IMAGE, mixed), run(other))
+    assert same(variants.maps("coffee", IMAGE, mixed, EPS), run(other))
     for kind in KINDS:
-        maps = variants.maps("coffee", IMAGE, (kind,) * 5)
-        assert list(maps) == list(STAGES) and same(maps, run(replace_norms(model, kind)))
-    assert same(variants.maps("coffee", IMAGE, mixed), run(other))  # what is kept is not altered
+        maps = variants.maps("coffee", IMAGE, (kind,) * 5, EPS)
+        whole = freeze(model, eps=EPS) if kind == FROZEN else replace_norms(model, kind)
+        assert list(maps) == list(STAGES) and same(maps, run(whole))
+    assert same(variants.maps("coffee", IMAGE, ALL_FROZEN, 1e-2), run(freeze(model, eps=1e-2)))
+    assert same(
+        variants.maps("coffee", IMAGE, mixed, EPS), run(other)
+    )  # what is kept is not altered
     assert all(torch.equal(tensor, before[n]) for n, tensor in model.state_dict().items())
     weights = {id(p) for p in model.parameters()}
-    assert {id(p) for p in variants.part("layer4", "frozen").parameters()} <= weights
+    assert {id(p) for p in variants.part("layer4", FROZEN, EPS).parameters()} <= weights
 
 
 def test_only_the_stages_behind_a_change_are_computed(model):
     variants, runs = Variants(model), []
     for stage in STAGES:
-        for kind in ("frozen", "identity"):
-            part = variants.part(stage, kind)
+        for kind in (FROZEN, IDENTITY):
+            part = variants.part(stage, kind, EPS)
             part.register_forward_hook(lambda *_, stage=stage: runs.append(stage))
-    variants.maps("a", IMAGE, FROZEN)
+    variants.maps("a", IMAGE, ALL_FROZEN, EPS)
     assert runs == list(STAGES)
-    variants.maps("a", IMAGE, ("frozen",) * 3 + ("identity", "frozen"))
+    variants.maps("a", IMAGE, (FROZEN,) * 3 + (IDENTITY, FROZEN), EPS)
     assert runs[5:] == ["layer3", "layer4"]
-    variants.maps("a", IMAGE, FROZEN)
+    variants.maps("a", IMAGE, ALL_FROZEN, EPS)
     assert len(runs) == 7
-    variants.maps("b", IMAGE.flip(3), FROZEN)
+    variants.maps("b", IMAGE.flip(3), ALL_FROZEN, EPS)
     assert runs[7:] == list(STAGES)
 
 
@@ -66,6 +70,6 @@ def test_what_is_kept_is_bounded(model):
     one_run = sum(tensor.nbytes for tensor in run(model).values())
     variants = Variants(model, kept_bytes=2 * one_run)
     for number in range(4):
-        variants.maps(number, IMAGE, FROZEN)
+        variants.maps(number, IMAGE, ALL_FROZEN, EPS)
         assert sum(tensor.nbytes for tensor in variants._maps.values()) <= 2 * one_run
-    assert {key for key, _ in variants._maps} == {2, 3}
+    assert {key for key, *_ in variants._maps} == {2, 3}

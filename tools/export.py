@@ -2,11 +2,10 @@
 
     python tools/export.py 01_two_backbones    writes build/01_two_backbones.html
 
-In such a page the questions answer and the explorers' presets switch. nbconvert's own page fetches
-the widgets' script from a CDN; this one holds it (vendor/), and forbids itself every request.
+In such a page the questions answer, and the explorers do all that they do without Python.
 """
 
-import base64
+import json
 import sys
 from pathlib import Path
 
@@ -15,44 +14,55 @@ from nbconvert import HTMLExporter
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
-VENDOR = ROOT / "tools" / "vendor"
+SHIM = ROOT / "site" / "shim.js"
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+MODULES = {"esm": "_esm", "css": "_css"}  # the same in every explorer
 
-# 'unsafe-eval': embed.js compiles the widgets' schema. The empty script: embed.js takes a script's
-# address for the place of its fonts, and stops if there is none.
 TEMPLATE = """
 {%- extends "lab/index.html.j2" -%}
 {%- block html_head_js -%}
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
-  content="default-src data: 'unsafe-inline' 'unsafe-eval'">
+  content="default-src data: 'unsafe-inline'; script-src blob: 'unsafe-inline'">
 {%- endblock -%}
-{%- block jupyter_widgets -%}
-<script src="data:,"></script><script>{{ resources.widgets }}</script>
-{%- endblock -%}
-{%- block html_head_css -%}
-<style>
-.jupyter-widgets { font-family: var(--jp-ui-font-family); }
-.jupyter-widgets button { font-family: inherit; }
-</style>
-{%- endblock -%}
+{%- block jupyter_widgets -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block data_widget_view scoped -%}
+{%- if output.data["application/vnd.jupyter.widget-view+json"].model_id in resources.explorers -%}
+<div data-explorer="{{ output.data["application/vnd.jupyter.widget-view+json"].model_id }}"></div>
+{%- endif -%}
+{%- endblock -%}
 {%- block data_png -%}
 <div class="jp-RenderedImage jp-OutputArea-output">
 <img src="data:image/png;base64,{{ output.data["image/png"] }}"
   alt="{{ output.data["text/plain"] | escape_html_keep_quotes }}"></div>
 {%- endblock -%}
+{%- block body_footer -%}
+{%- if resources.explorers -%}
+<script type="application/json" id="explorers">{{ resources.data }}</script>
+<script type="module">{{ resources.shim }}</script>
+{%- endif -%}
+{{ super() }}
+{%- endblock -%}
+{%- block footer -%}</html>{%- endblock -%}
 """
 
 
 def page(notebook: Path) -> str:
-    """The notebook, outputs and widgets as they are stored, as one HTML page."""
-    script = (VENDOR / "embed.js").read_text(encoding="utf-8")
-    for font in VENDOR.glob("*.woff2"):
-        data = base64.b64encode(font.read_bytes()).decode()
-        script = script.replace(f'n.p+"{font.name}"', f'"data:font/woff2;base64,{data}"')
-    resources = {"metadata": {"name": notebook.stem}, "widgets": script}
-    exporter = HTMLExporter(raw_template=TEMPLATE)
-    return exporter.from_notebook_node(nbformat.read(notebook, 4), resources)[0]
+    """The notebook, outputs and explorers as they are stored, as one HTML page."""
+    nb = nbformat.read(notebook, 4)
+    states = nb.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+    models = {key: dict(one["state"]) for key, one in states.items() if "_esm" in one["state"]}
+    modules = {}
+    for state in models.values():
+        modules = {name: state.pop(trait) for name, trait in MODULES.items()}
+    data = json.dumps({"modules": modules, "models": models}).replace("</", "<\\/")
+    shim = SHIM.read_text(encoding="utf-8")
+    resources = {"metadata": {"name": notebook.stem}}
+    resources |= {"explorers": list(models), "data": data, "shim": shim}
+    return HTMLExporter(raw_template=TEMPLATE).from_notebook_node(nb, resources)[0]
 
 
 if __name__ == "__main__":

@@ -143,22 +143,30 @@ function maps(panel, page) {
 // ---- cards ----------------------------------------------------------------------------------------------------------
 
 // Rows of cards, with arrows between them: what is computed from what. A card shows a map or a picture, a bar and
-// words; `pick` is what a click on it sets, `select` a list below it for one entry of a trait that is a list. `arrow` is
-// the one after it, → by default; a card without title only keeps a place free. `kind` own: marked in its `color`.
+// words; `pick` is what a click on it sets, `select` a list below it for one entry of a trait that is a list; `faint`
+// is there for comparison; `arrow` is the one after it; without a title it only keeps a place free; `kind` own is marked
+// in its `color`. In a panel with `thumbs` they are small and many: `title` is their description.
 function cards(panel, page) {
   const row = (all) => make("div", { class: "cards", role: "group", "aria-label": panel.title ?? "" }, all.map(card));
-  return make("div", {}, panel.title ? make("b", {}, panel.title) : null, panel.rows.map(row));
+  const title = panel.title ? make("b", {}, panel.title) : null;
+  return make("div", { class: panel.thumbs ? "thumbs" : "" }, title, panel.rows.map(row));
+
+  function thumb({ title, png: data }) {
+    if (!page.thumbs[title]) page.thumbs[title] = make("img", { src: png(data), alt: title, title });
+    return page.thumbs[title]; // a new one would flicker
+  }
 
   function card(one) {
     if (!one.title) return make("div", { class: "card" });
     const parts = [
       one.map ? painted(one.map, page, { "aria-hidden": true }) : null,
-      one.png ? make("img", { src: png(one.png), alt: one.alt ?? "" }) : null,
-      make("b", {}, one.title),
+      one.png ? (panel.thumbs ? thumb(one) : make("img", { src: png(one.png), alt: one.alt ?? "" })) : null,
+      panel.thumbs && one.png ? null : make("b", {}, one.title),
       one.share === undefined ? null : track(one.share, panel.floor),
       one.text ? make("small", {}, one.text) : null,
     ];
-    const classes = `card ${one.kind ?? ""}${one.warn ? " warn" : ""}${panel.arrows ? " arrows" : ""}`;
+    const flags = { warn: one.warn, arrows: panel.arrows, faint: one.faint, [one.kind]: one.kind };
+    const classes = ["card", ...Object.keys(flags).filter((flag) => flags[flag])].join(" ");
     const style = `--arrow:"${one.arrow ?? "→"}";--own:${one.color}`;
     const key = `card ${one.key ?? one.title}`;
     const click = () => page.set(one.pick);
@@ -207,16 +215,22 @@ function linked(one, page) {
 
 // ---- bars -----------------------------------------------------------------------------------------------------------
 
-const track = (share, floor = 0) =>
+const track = (share, floor = 0, first = 0) =>
   make("span", {
     class: "track",
-    style: `--share:${100 * clamp(share, 0, 1)}%;--floor:${100 * floor}%`,
+    style: `--share:${100 * clamp(share, 0, 1)}%;--floor:${100 * floor}%;--first:${(100 * first) / (share || 1)}%`,
   });
+const keysOf = (panel) => (panel.keys ?? []).map(({ kind, text }) => make("span", { class: `key ${kind}` }, text));
 
-// {rows: [{label, share, text}], floor}: `share` of the track, of which the first `floor` is nothing to speak of.
+// {rows: [{label, share, first, text}], floor, keys}: `share` of the track, of which the first `floor` is nothing to
+// speak of; the bar's part up to `first` is cool, the rest warm.
 function bars(panel) {
-  const row = (one) => [make("span", {}, one.label), track(one.share, panel.floor), make("span", {}, one.text)];
-  const title = panel.title ? make("b", {}, panel.title) : null;
+  const row = (one) => [
+    make("span", {}, one.label),
+    track(one.share, panel.floor, one.first),
+    make("span", {}, one.text),
+  ];
+  const title = panel.title ? make("div", {}, make("b", {}, panel.title), keysOf(panel)) : null;
   const note = panel.note ? make("p", { class: "line" }, panel.note) : null;
   return make("div", {}, title, make("div", { class: "bars" }, panel.rows.flatMap(row)), note);
 }
@@ -277,7 +291,6 @@ function image(panel, page) {
 
 // ---- plots ----------------------------------------------------------------------------------------------------------
 
-const WIDTH = 400;
 const MARGIN = { left: 46, right: 10, top: 8, bottom: 34 };
 
 function ticks({ low, high, log }) {
@@ -294,26 +307,27 @@ function ticks({ low, high, log }) {
   return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, i) => step * (first + i));
 }
 
-// {x, y: {label, low, high, log}, lines: [{x, y, kind, link}], dots: [{x, y, kind, name: i → words}], marks, note}
-// Dots are drawn on a canvas, for there may be thousands; the nearest to the pointer says its name.
+// {x, y: {label, low, high, log}, lines: [{x, y, kind, link}], dots: [{x, y, kind, name: i → words, pick: i → changes}],
+// keys, note, width, height}. Dots are drawn on a canvas, for there may be thousands; the nearest to the pointer says its
+// name, and a click picks it.
 function plot(panel, page) {
-  const height = panel.height ?? 230;
+  const { width = 400, height = 230 } = panel;
   const scale = (axis, from, to) => {
     const f = axis.log ? Math.log10 : (v) => v;
     const [low, high] = [f(axis.low), f(axis.high)];
     return (v) => from + ((to - from) * (clamp(f(v), low, high) - low)) / (high - low || 1);
   };
-  const x = scale(panel.x, MARGIN.left, WIDTH - MARGIN.right);
+  const x = scale(panel.x, MARGIN.left, width - MARGIN.right);
   const y = scale(panel.y, height - MARGIN.bottom, MARGIN.top);
   const svg = make("svg:svg", {
-    viewBox: `0 0 ${WIDTH} ${height}`,
+    viewBox: `0 0 ${width} ${height}`,
     role: "img",
     "aria-label": panel.alt ?? panel.title,
   });
   const line = (x1, y1, x2, y2, kind) => svg.append(make("svg:line", { x1, y1, x2, y2, class: kind }));
   const words = (text, attributes) => svg.append(make("svg:text", attributes, text));
   const bottom = height - MARGIN.bottom;
-  line(MARGIN.left, bottom, WIDTH - MARGIN.right, bottom, "axis");
+  line(MARGIN.left, bottom, width - MARGIN.right, bottom, "axis");
   line(MARGIN.left, MARGIN.top, MARGIN.left, bottom, "axis");
   for (const tick of ticks(panel.x)) {
     line(x(tick), bottom, x(tick), bottom + 4, "axis");
@@ -327,7 +341,7 @@ function plot(panel, page) {
       "text-anchor": "end",
     });
   }
-  words(panel.x.label, { x: (MARGIN.left + WIDTH) / 2, y: height - 4, "text-anchor": "middle" });
+  words(panel.x.label, { x: (MARGIN.left + width) / 2, y: height - 4, "text-anchor": "middle" });
   const middle = (MARGIN.top + bottom) / 2;
   words(panel.y.label, {
     transform: `translate(11 ${middle}) rotate(-90)`,
@@ -343,38 +357,49 @@ function plot(panel, page) {
       }),
     );
   }
-  const canvas = make("canvas", { width: 2 * WIDTH, height: 2 * height, "aria-hidden": true });
+  const canvas = make("canvas", { width: 2 * width, height: 2 * height, "aria-hidden": true });
   const readout = make("output", { class: "line" }, panel.note ?? "");
   const places = [];
   for (const group of panel.dots ?? []) {
     const pen = canvas.getContext("2d");
     pen.fillStyle = { many: "#5b8db880", chosen: "#d55e00cc", beyond: "#d55e00cc" }[group.kind] ?? "#0072b2";
+    const taken = new Set(); // dots in one place are drawn once
     group.x.forEach((value, i) => {
       const [left, top] = [x(value), y(group.y[i])];
+      const place = Math.round(2 * left) + 1e4 * Math.round(2 * top);
+      if (taken.has(place)) return;
+      taken.add(place);
+      places.push([left, top, group, i]);
       pen.beginPath();
       pen.arc(2 * left, 2 * top, 2 * (group.radius ?? 2.5), 0, 7);
       pen.fill();
-      places.push([left, top, group, i]);
     });
   }
   const ring = make("svg:circle", { class: "ring", r: 6, cx: -20, cy: -20 });
   svg.append(ring);
-  const pointermove = (event) => {
+  const nearest = (event) => {
     const area = svg.getBoundingClientRect();
-    const [left, top] = [event.clientX - area.left, event.clientY - area.top].map((v) => (v * WIDTH) / area.width);
+    const [left, top] = [event.clientX - area.left, event.clientY - area.top].map((v) => (v * width) / area.width);
     const distance = ([a, b]) => (a - left) ** 2 + (b - top) ** 2;
-    const near = places.reduce((best, one) => (distance(one) < distance(best) ? one : best), [-1e9, 0]);
-    if (!near[2]?.name || distance(near) > 400) return;
-    ring.setAttribute("cx", near[0]);
-    ring.setAttribute("cy", near[1]);
-    readout.textContent = near[2].name(near[3]);
+    const near = places.reduce((best, one) => (distance(one) <= distance(best) ? one : best), [-1e9, 0]);
+    return distance(near) > 400 ? [] : near;
   };
-  const keys = (panel.keys ?? []).map(({ kind, text }) => make("span", { class: `key ${kind}` }, text));
+  const pointermove = (event) => {
+    const [left, top, group, i] = nearest(event);
+    if (!group?.name) return;
+    ring.setAttribute("cx", left);
+    ring.setAttribute("cy", top);
+    readout.textContent = group.name(i);
+  };
+  const click = (event) => {
+    const [, , group, i] = nearest(event);
+    if (group?.pick && page.can(group.pick(i))) page.set(group.pick(i));
+  };
   return make(
     "figure",
     { class: "plot" },
-    make("figcaption", {}, make("b", {}, panel.title), keys),
-    make("div", { class: "frame", pointermove }, canvas, svg),
+    make("figcaption", {}, make("b", {}, panel.title), keysOf(panel)),
+    make("div", { class: "frame", pointermove, click }, canvas, svg),
     readout,
   );
 }
@@ -405,7 +430,7 @@ function control(spec, page) {
   if (look === "range") {
     const value = () => options[+input.value];
     const output = make("output");
-    const say = () => input.setAttribute("aria-valuetext", (output.textContent = labels[+input.value]));
+    const say = (text = labels[+input.value]) => input.setAttribute("aria-valuetext", (output.textContent = text));
     const move = () => (say(), page.set({ [trait]: value() }, false));
     const input = make("input", {
       type: "range",
@@ -416,11 +441,19 @@ function control(spec, page) {
       change: () => page.save(),
     });
     const show = () => {
-      input.value = Math.max(0, options.indexOf(page.state[trait]));
-      input.disabled = !options.some((one) => one !== page.state[trait] && page.can({ [trait]: one }));
-      say();
+      const now = page.state[trait];
+      const at = options.indexOf(now);
+      input.value = at < 0 ? options.filter((one) => one < now).length : at; // Python may set one between
+      input.disabled = !options.some((one) => one !== now && page.can({ [trait]: one }));
+      say(at < 0 ? short(now) : labels[at]);
     };
     return { node: make("label", {}, `${label} `, input, output), show };
+  }
+  if (look === "number") {
+    const change = () => page.set({ [trait]: Math.round(+input.value) || 0 });
+    const input = make("input", { type: "number", min: 0, ...key, change });
+    const show = () => Object.assign(input, { value: page.state[trait], disabled: !page.alive });
+    return { node: make("label", {}, `${label} `, input), show };
   }
   const mixed = make("option", { hidden: true }, "(mixed)");
   const select = make(
@@ -482,7 +515,7 @@ async function render({ model, el }) {
   const data = model.get("data");
   const own = await imported(model.get("page"));
   const settle = (next, last) => own.settle?.(next, last) ?? next;
-  const key = (state) => JSON.stringify(own.relevant?.(state, data) ?? state);
+  const key = (state) => JSON.stringify(Object.entries(own.relevant?.(state, data) ?? state).sort());
   const stored = new Map(presets.map((one) => [key(one.state), one.frame]));
   const pool = JSON.parse(data.pool ?? "[]");
   const pooled = (_, part) => (part?.$ === undefined ? part : pool[part.$]);
@@ -510,6 +543,7 @@ async function render({ model, el }) {
     palettes: Object.fromEntries(Object.entries(spec.palettes).map(([name, text]) => [name, fromBase64(text)])),
     state: wanted,
     local: { yours: spec.yours }, // what only this view knows
+    thumbs: {}, // title → image
     alive: false, // whether Python has answered
     can: (changes) => page.alive || has(settle({ ...page.state, ...changes }, page.state)),
     say: (text) => (trouble.textContent = text),
@@ -599,7 +633,7 @@ async function render({ model, el }) {
 
   function panelOf(panel) {
     const node = PANELS[panel.kind](panel, page);
-    node.classList.add("panel", panel.kind, ...(panel.wide ? ["wide"] : []));
+    node.classList.add("panel", panel.kind, ...["wide", "large"].filter((look) => panel[look]));
     return node;
   }
 
