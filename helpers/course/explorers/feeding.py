@@ -4,13 +4,14 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from math import log10
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
-from helpers.compare import Row
+from helpers.compare import ROUNDING, Row
 from helpers.inputs import photos
 from helpers.inputs.pixels import PLAIN, convert
 from helpers.inputs.scenes import CLASSES, SIZE, scenes
@@ -81,11 +82,6 @@ class View:
     rows: dict[str, Row]
     found: Found
     right: Found
-
-    @property
-    def outside(self) -> float:
-        """The share of what the network is fed that lies outside 0–1 by more than rounding."""
-        return ((self.fed < -1e-4) | (self.fed > 1 + 1e-4)).double().mean().item()
 
     @property
     def largest(self) -> str:
@@ -170,11 +166,15 @@ def rounded(number: float, digits: int = 2) -> str:
     return f"−{words}" if number < 0 else words
 
 
-def percent(share: float) -> str:
-    """Whole percents; what is little, or all but little, is not rounded away."""
-    if 0 < share < 0.005:
-        return "< 1 %"
-    return "> 99 %" if 0.995 < share < 1 else f"{100 * share:.0f} %"
+def bound(relative: float) -> str:
+    """A relative difference in words; rounding has a bound, no digits."""
+    return "≤ 1e-5" if relative <= ROUNDING else rounded(relative)
+
+
+def share(relative: float, low: float = 1e-6, high: float = 1e3) -> float:
+    """How long the bar of a relative difference is, on a log scale; rounding has none."""
+    length = log10(min(max(relative, low), high) / low) / log10(high / low)
+    return round(length, 3) if relative >= ROUNDING else 0.0
 
 
 @torch.inference_mode()
@@ -203,7 +203,7 @@ def _run(
 
 
 def _found(result: dict[str, Tensor], target: Mapping[str, Tensor] | None) -> Found:
-    """The sure detections, the best first, and the objects; who takes whom is that of `evaluate`."""
+    """The sure detections and the objects; who takes whom is that of `evaluate`."""
     order = result["scores"].argsort(descending=True, stable=True)
     order = order[result["scores"][order] >= SCORE]
     kept = {name: values[order] for name, values in result.items()}

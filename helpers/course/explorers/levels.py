@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
 from helpers.compare import Row
+from helpers.course.explorers.feeding import bound
 from helpers.faster_rcnn import CLOSE, SURE, Changes, Walk, changes, check_input, walk
 from helpers.inputs.scenes import CLASSES
 from helpers.networks.detector import matches
@@ -36,6 +37,11 @@ class SureBox(NamedTuple):
     proposed_by: int
     pooled_from: int
 
+    @property
+    def name(self) -> str:
+        """Class, score, and the level from which it is pooled."""
+        return f"{CLASSES[self.label]} {100 * self.score:.0f} %, P{self.pooled_from}"
+
 
 @dataclass(frozen=True, eq=False)
 class View:
@@ -46,6 +52,7 @@ class View:
     not among them. `changed`: from BatchNorm's proposals and boxes.
     """
 
+    kind: str
     image: Tensor
     base: Walk
     now: Walk
@@ -53,6 +60,32 @@ class View:
     boxes: list[SureBox]
     lost: list[SureBox]
     changed: Changes
+
+    def counts(self, number: int) -> tuple[int, int]:
+        """How many proposals stand on a level's anchors, and how many are pooled from it."""
+        levels = self.now.proposed_by, self.now.pooled_from
+        return tuple(int((level == number).sum()) for level in levels)
+
+    def words(self, level: str, box: SureBox | None = None) -> dict[str, str]:
+        """A headline and a sentence on a level, or on where a box comes from."""
+        body, changed = f"The body: {self.kind}.", self.changed
+        if box:
+            trace = f"Proposed by P{box.proposed_by}, pooled from P{box.pooled_from}."
+            return {"headline": f"{box.name}:", "sentence": f"{trace} {body}"}
+        if self.kind == BATCHNORM:
+            (by, of), (channels, rows, columns) = (
+                self.counts(int(level[1])),
+                self.now.maps[level].shape[1:],
+            )
+            words = f"Of {len(self.now.proposals)} proposals, {by} stand on P{level[1]}'s anchors"
+            headline = f"{level}: {channels} maps of {rows} × {columns}."
+            return {"headline": headline, "sentence": f"{words}, {of} are pooled from it. {body}"}
+        words = f"{changed.moved} of {changed.proposals} proposals move"
+        lost = f"boxes lost: {changed.lost} of {changed.boxes}"
+        return {
+            "headline": f"{level} is off by {bound(self.off[level])}.",
+            "sentence": f"{body} {words}, {lost}.",
+        }
 
 
 class Levels:
@@ -80,6 +113,7 @@ class Levels:
 
         ValueError for another detector's levels, and for what is not finite.
         """
+        check_input(self._models[kind], image)
         base, now = (self._walk(image, one) for one in (BATCHNORM, kind))
         if tuple(now.maps) != LEVELS:
             raise ValueError(f"The detector has the levels {', '.join(now.maps)}, not C2 … P6.")
@@ -91,6 +125,7 @@ class Levels:
         boxes, wanted = (_sure(walked, image) for walked in (now, base))
         same = matches(_tensors(boxes), _tensors(wanted), CLOSE).values()
         return View(
+            kind=kind,
             image=now.image[0, :, :height, :width] * std + mean,
             base=base,
             now=now,

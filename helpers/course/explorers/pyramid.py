@@ -1,7 +1,6 @@
 """PyramidExplorer: a level of the pyramid under four normalizations, and where boxes come from."""
 
 from collections.abc import Iterator
-from math import log10
 from typing import Any
 
 from torch import Tensor
@@ -10,7 +9,7 @@ from traitlets import Int, Unicode
 
 from helpers.compare import ROUNDING
 from helpers.course.explorers.explorer import YOURS, Control, Explorer, levels, png
-from helpers.course.explorers.feeding import check, pictures, rounded
+from helpers.course.explorers.feeding import bound, check, pictures, rounded, share
 from helpers.course.explorers.levels import (
     BATCH,
     BATCHNORM,
@@ -22,12 +21,13 @@ from helpers.course.explorers.levels import (
     View,
 )
 from helpers.course.explorers.saved import saved
-from helpers.inputs.scenes import CLASSES, SIZE
+from helpers.inputs.scenes import SIZE
 from helpers.networks.detector import load_detector
 
+GIVEN = "the given image"
 MEAN, NONE = -1, -1  # as a channel: the mean of all; as a box
 CHANNELS = (MEAN, *range(16))
-MOST_PROPOSALS = 8
+MOST_PROPOSALS = 5
 COLORS = {2: "#B34700", 3: "#0060A0", 4: "#00704F", 5: "#A03070", 6: "#505050"}  # under white words
 PRESETS = {
     "P3, batch statistics": {},
@@ -57,17 +57,19 @@ class PyramidExplorer(Explorer):
 
     def __init__(self, model: FasterRCNN | None = None, image: Tensor | None = None):
         self._levels = Levels(load_detector() if model is None else model)
-        self._given = image[None] if isinstance(image, Tensor) and image.ndim == 3 else image
-        own = () if image is None else (YOURS,)
-        changes = {"picture": YOURS} if own else {}
+        self._pictures = {name: one for name, (one, _) in pictures().items()}
+        if image is not None:
+            one = image[0] if isinstance(image, Tensor) and len(image) == 1 else image
+            self._pictures = {GIVEN: one} | self._pictures
+        first = {"picture": "scene 1" if image is None else GIVEN}
         words = ("mean", *map(str, CHANNELS[1:]))
         controls = {
             "kind": Control("the body normalizes by", tuple(BODY_KINDS)),
             "channel": Control("channel", CHANNELS, labels=words),
-            "picture": Control("picture", own + tuple(pictures()), below=True),
+            "picture": Control("picture", tuple(self._pictures), below=True),
             "file": Control("or your own", look="file", side=SIZE, below=True),
         }
-        presets = {name: preset | changes for name, preset in PRESETS.items()}
+        presets = {name: first | preset for name, preset in PRESETS.items()}
         super().__init__(presets, controls, view=("level", "box"))
         self.data = saved(self.draw, self._states())
 
@@ -81,14 +83,10 @@ class PyramidExplorer(Explorer):
             yield from (state | {"level": level} for level in LEVELS)
             boxes = self._levels.view(self._image(state), kind).boxes
             for i, box in enumerate(boxes):
-                yield state | {"level": _level(box.pooled_from), "box": i}
+                yield state | {"level": f"P{box.pooled_from}", "box": i}
 
     def _image(self, state: dict[str, Any]) -> Tensor:
-        return self.yours()[0] if state["picture"] == YOURS else pictures()[state["picture"]][0]
-
-    def yours(self) -> Tensor:
-        """The reader's picture: the last one given in the page, or that of the constructor."""
-        return self._given if self._yours is None and self._given is not None else super().yours()
+        return self.yours()[0] if state["picture"] == YOURS else self._pictures[state["picture"]]
 
     def draw(self, state: dict[str, Any]) -> dict[str, Any]:
         """The diagram of the levels, a level's maps, and the boxes with their proposals.
@@ -100,34 +98,15 @@ class PyramidExplorer(Explorer):
             level=(state["level"], LEVELS),
             channel=(state["channel"], CHANNELS),
             kind=(state["kind"], BODY_KINDS),
-            picture=(state["picture"], (*pictures(), YOURS)),
+            picture=(state["picture"], (*self._pictures, YOURS)),
         )
         view = self._levels.view(self._image(state), state["kind"])
         box = view.boxes[state["box"]] if 0 <= state["box"] < len(view.boxes) else None
         return {
-            **_words(view, state, box),
+            **view.words(state["level"], box),
             "panels": [_diagram(view, state, box), _maps(view, state), _image(view, state, box)],
             "table": _table(view),
         }
-
-
-def _words(view: View, state: dict[str, Any], box: SureBox | None) -> dict[str, str]:
-    kind, level, changed = state["kind"], state["level"], view.changed
-    if box:
-        trace = f"proposed by {_level(box.proposed_by)}, pooled from {_level(box.pooled_from)}"
-        return {"headline": f"{_name(box)}:", "sentence": f"{trace}. The body: {kind}."}
-    if kind == BATCHNORM:
-        by, of = _counts(view, int(level[1]))
-        words = f"{by} of {len(view.now.proposals)} proposals stand on its anchors, {of} are pooled"
-        what = f"{level} with BatchNorm:" if level[0] == "P" else f"{level}; P{level[1]}:"
-        return {"headline": what, "sentence": f"{words} from it. {len(view.boxes)} boxes."}
-    off = view.off[level]
-    by = "≤ 1e-5, rounding" if off <= ROUNDING else rounded(off)
-    moved = f"{changed.moved} of {changed.proposals} proposals move"
-    return {
-        "headline": f"{level} is off by {by}.",
-        "sentence": f"The body: {kind}. {moved}, {changed.lost} of {changed.boxes} boxes are lost.",
-    }
 
 
 def _diagram(view: View, state: dict[str, Any], box: SureBox | None) -> dict[str, Any]:
@@ -139,8 +118,8 @@ def _diagram(view: View, state: dict[str, Any], box: SureBox | None) -> dict[str
         one = {"title": level, "text": f"{rows} × {columns}", "arrow": arrow}
         if state["kind"] != BATCHNORM:
             off = view.off[level]
-            one["share"] = _share(off)
-            one["text"] += ", off " + ("≤ 1e-5" if off <= ROUNDING else rounded(off))
+            one["share"] = share(off)
+            one["text"] = f"off {bound(off)}"
         if level[0] == "P":
             one |= {"kind": "own", "color": COLORS[number]}
             if box and number == box.proposed_by:
@@ -149,18 +128,16 @@ def _diagram(view: View, state: dict[str, Any], box: SureBox | None) -> dict[str
                 one["text"] += "; the box is pooled here"
         return one | {"pick": {"level": level, "box": NONE}, "pressed": level == state["level"]}
 
-    found = f"{len(view.now.proposals)} proposals, {len(view.boxes)} boxes"
     body = [card(level, "→" if level != "C5" else "") for level in LEVELS[:4]]
     pyramid = [card(level, "←" if level != "P5" else "→") for level in LEVELS[4:]]
     return {
         "kind": "cards",
-        "title": "Body, and below it FPN and heads; bars: off from BatchNorm, log scale",
         "arrows": True,
         "wide": True,
-        "floor": _share(ROUNDING),
+        "floor": share(ROUNDING),
         "rows": [
-            [{"title": "image", "text": state["picture"]}, *body, {"title": ""}],
-            [{"title": "heads", "text": found, "arrow": "←"}, *pyramid],
+            [{"title": "image → body", "text": state["picture"]}, *body, {"title": ""}],
+            [{"title": "heads ← FPN", "text": f"boxes: {len(view.boxes)}", "arrow": "←"}, *pyramid],
         ],
     }
 
@@ -187,31 +164,28 @@ def _maps(view: View, state: dict[str, Any]) -> dict[str, Any]:
 
 def _image(view: View, state: dict[str, Any], box: SureBox | None) -> dict[str, Any]:
     """The boxes; the level's best proposals, or that of the box which is traced back."""
-    number = int(state["level"][1])
-    overlays = []
-    if box:
-        text = f"its proposal, by {_level(box.proposed_by)}"
-        overlays.append(_overlay(box.proposal, box.proposed_by, "own dashed", text=text))
-    else:
+    number, overlays = int(state["level"][1]), []
+    if not box:
         by = view.now.proposed_by if number == 6 else view.now.pooled_from
         for proposal in view.now.proposals[by == number][:MOST_PROPOSALS].tolist():
             overlays.append(_overlay(proposal, number, "own thin"))
     for i, one in enumerate(view.boxes):
-        chosen = one == box
-        pick = {"box": NONE if chosen else i, "level": _level(one.pooled_from)}
-        overlays.append(
-            _overlay(one.xyxy, one.pooled_from, "own", text=_name(one), pick=pick, pressed=chosen)
-        )
+        more = {"text": one.name, "pressed": one == box}
+        more["pick"] = {"box": NONE if one == box else i, "level": f"P{one.pooled_from}"}
+        overlays.append(_overlay(one.xyxy, one.pooled_from, "own", **more))
     for one in view.lost:
-        overlays.append(
-            _overlay(one.xyxy, one.pooled_from, "truth", text=f"BatchNorm only: {_name(one)}")
-        )
+        text = f"BatchNorm only: {one.name}"
+        overlays.append(_overlay(one.xyxy, one.pooled_from, "truth", text=text))
+    if box:
+        text = f"its proposal, by P{box.proposed_by}"
+        overlays.append(_overlay(box.proposal, box.proposed_by, "own dashed", text=text))
     what = "Proposed by P6" if number == 6 else f"Pooled from P{number}"
+    names = ", ".join(one.name for one in view.boxes) or "none"
     return {
         "kind": "image",
-        "title": "Its proposal and the boxes" if box else f"{what} (thin), and the boxes",
+        "title": "A box, its proposal" if box else f"{what} (thin), and the boxes",
         "note": "Numbers and colors: the level. Choose a box to trace it back.",
-        "alt": f"{state['picture']}, boxes: {', '.join(map(_name, view.boxes)) or 'none'}",
+        "alt": f"{state['picture']}, boxes: {names}",
         "png": png(view.image, 64),
         "size": [view.image.shape[2], view.image.shape[1]],
         "boxes": overlays,
@@ -227,31 +201,10 @@ def _table(view: View) -> dict[str, Any]:
     rows = []
     for level in LEVELS:
         channels, *size = view.now.maps[level].shape[1:]
-        off = "≤ 1e-5" if view.off[level] <= ROUNDING else rounded(view.off[level])
-        row = [level, f"{channels} × {size[0]} × {size[1]}", f"{2 ** int(level[1])} px", off]
+        row = [level, f"{channels} × {size[0]} × {size[1]}", f"{2 ** int(level[1])} px"]
+        row.append(bound(view.off[level]))
         if level[0] == "P":
-            row += [len(view.now.anchors[level]), *_counts(view, int(level[1]))]
+            row += [len(view.now.anchors[level]), *view.counts(int(level[1]))]
         rows.append([str(cell) for cell in row])
     header = ["level", "map", "stride", "off from BatchNorm", "anchors", "proposals by it"]
     return {"header": [*header, "pooled from it"], "rows": rows}
-
-
-def _counts(view: View, number: int) -> tuple[int, int]:
-    """How many proposals stand on a level's anchors, and how many are pooled from it."""
-    now = view.now
-    return tuple(int((by == number).sum()) for by in (now.proposed_by, now.pooled_from))
-
-
-def _name(box: SureBox) -> str:
-    return f"{CLASSES[box.label]} {100 * box.score:.0f} %, {_level(box.pooled_from)}"
-
-
-def _level(number: int) -> str:
-    return f"P{number}"
-
-
-def _share(relative: float, low: float = 1e-6, high: float = 10.0) -> float:
-    """How long a bar is, on a log scale; rounding has none."""
-    if relative < ROUNDING:
-        return 0.0
-    return round(log10(min(relative, high) / low) / log10(high / low), 3)

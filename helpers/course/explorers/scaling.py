@@ -1,6 +1,5 @@
 """ScalingExplorer: what the loader emits, what the network expects, and what it then detects."""
 
-from math import log10
 from typing import Any
 
 from torchvision.models.detection import FasterRCNN
@@ -15,10 +14,11 @@ from helpers.course.explorers.feeding import (
     Found,
     Span,
     View,
+    bound,
     check,
-    percent,
     pictures,
     rounded,
+    share,
 )
 from helpers.course.explorers.saved import saved
 from helpers.inputs.pixels import KNOWN
@@ -27,7 +27,6 @@ from helpers.networks.detector import load_detector
 
 BRIGHTNESS = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 MOST_BOXES = 12
-SCALE = 1e-6, 1e3  # both ends of the bars
 PRESETS = {  # the names are those of pixels.loader_mistakes
     "0-255": {},
     "halved": {"emits": "halved"},
@@ -112,7 +111,9 @@ def _chain(view: View, brightness: float) -> dict[str, Any]:
 
 def _images(view: View, state: dict[str, Any]) -> list[dict[str, Any]]:
     """The right input and what is fed, each with what is found in it."""
-    clipped = f"; {percent(view.outside)} outside 0–1, drawn as 0 or 1" if view.outside else ""
+    low, high = Span.of(view.fed)
+    outside = low < -1e-4 or high > 1 + 1e-4  # by more than rounding
+    clipped = "; values outside 0–1 are drawn as 0 or 1" if outside else ""
     now = f"{state['emits']} where {state['expects']} is expected"
     sides = (
         ("The right input", view.image, view.right, ""),
@@ -153,23 +154,9 @@ def _bars(view: View) -> dict[str, Any]:
         "kind": "bars",
         "title": "How far each stage's maps are off: max|now − right| / max|right|",
         "note": "Log scale; gray: rounding.",
-        "floor": _share(ROUNDING),
-        "rows": [{"label": s, "share": _share(v), "text": _bound(v)} for s, v in off.items()],
+        "floor": share(ROUNDING),
+        "rows": [{"label": s, "share": share(v), "text": bound(v)} for s, v in off.items()],
     }
-
-
-def _share(relative: float) -> float:
-    """How long a bar is, on a log scale; nothing for rounding below the floor."""
-    low, high = SCALE
-    return (
-        0.0
-        if relative <= ROUNDING
-        else round(log10(min(relative, high) / low) / log10(high / low), 3)
-    )
-
-
-def _bound(relative: float) -> str:
-    return "≤ 1e-5" if relative <= ROUNDING else f"{rounded(relative)} ×"
 
 
 def _table(view: View) -> dict[str, Any]:
@@ -180,6 +167,6 @@ def _table(view: View) -> dict[str, Any]:
             ["the network's picture", str(Span.of(view.fed)), str(Span.of(view.image))],
             *spans,
             ["found", view.found.words(), view.right.words()],
-            *([f"{stage} off by", _bound(row.relative), "0"] for stage, row in view.rows.items()),
+            *([f"{stage} off by", bound(row.relative), "0"] for stage, row in view.rows.items()),
         ],
     }
