@@ -1,17 +1,17 @@
-"""The pyramid explorer: pixels and words against the view, controls in step."""
+"""The PyramidExplorer's frames: maps and overlays against the view, the diagram, what is saved."""
 
-import re
-from dataclasses import replace
+import base64
+import json
 
 import numpy as np
 import pytest
-from frames import near, pixels, recorded, shown
+import torch
 
-from helpers.course.explorers import pyramid
-from helpers.course.explorers.levels import BATCH, BATCHNORM, EPS_0, FROZEN, MEAN, PyramidState
-from helpers.course.explorers.overlay import Collage
-from helpers.course.explorers.pyramid import FIRST, PRESETS, SIDE, PyramidExplorer, picture
-from helpers.figures import PIXELS, activation_map, difference_map
+from helpers.compare import ROUNDING
+from helpers.course.explorers.explorer import MISSING, TOP, YOURS
+from helpers.course.explorers.feeding import bound, pictures
+from helpers.course.explorers.levels import BATCH, BATCHNORM, BODY_KINDS, EPS_0, FROZEN, LEVELS
+from helpers.course.explorers.pyramid import COLORS, GIVEN, PRESETS, PyramidExplorer
 from helpers.networks.detector import load_detector
 
 
@@ -20,76 +20,111 @@ def explorer():
     return PyramidExplorer(load_detector())
 
 
-@pytest.fixture(scope="module")
-def view(explorer):
-    return lambda *state: explorer._levels.view(PyramidState(*state))
+def state_of(explorer, **changes):
+    names = explorer.spec["traits"]
+    return {name: explorer.traits()[name].default_value for name in names} | changes
 
 
-def panel(png, column, row):
-    left, top = pyramid.LEFTS[column], (pyramid.TOP, pyramid.SECOND)[row]
-    return pixels(png)[top : top + SIDE, left : left + SIDE]
+def frame(explorer, **changes):
+    return explorer.draw(state_of(explorer, **changes))
 
 
-def enlarged(image):
-    return image.repeat(SIDE // len(image), 0).repeat(SIDE // len(image), 1)
+def numbers(one):
+    """The values of a map, which has 255 steps."""
+    eight = np.frombuffer(base64.b64decode(one["values"]), np.uint8).reshape(one["shape"])
+    assert (eight < MISSING).all()
+    return one["low"] + (one["high"] - one["low"]) * eight / TOP
 
 
-def colored(colors, steps):
-    """What a map of `steps` from 0 to 40 looks like in a panel."""
-    return enlarged((colors(np.rint(steps.numpy()) / 40)[..., :3] * 255).round())
+def test_it_opens_with_a_difference_and_sentences_are_short(explorer):
+    assert (explorer.level, explorer.kind) == ("P3", BATCH) and not next(iter(PRESETS.values()))
+    for changes in PRESETS.values():
+        one = frame(explorer, **changes)
+        assert len(one["sentence"].split()) <= 20
+    assert frame(explorer)["headline"] == "P3 is off by 0.4."
+    assert frame(explorer, kind=FROZEN)["headline"] == "P3 is off by ≤ 1e-5."
 
 
-def test_the_panels_are_image_map_and_difference(view):
-    for state in ((FIRST, "P3", MEAN, BATCH), (FIRST, "C5", 2, EPS_0)):
-        seen = view(*state)
-        png = picture(seen)
-        assert pixels(png).shape == (pyramid.HEIGHT, PIXELS, 3) and len(png) <= 40_000
-        share = (seen.map - seen.map.min()) / (seen.map.max() - seen.map.min())
-        assert np.abs(panel(png, 0, 1) - colored(activation_map(), 40 * share)).max() <= 1
-        share = seen.difference / seen.difference.abs().max()
-        wanted = colored(difference_map(), 20 * share + 20)
-        assert np.abs(panel(png, 1, 1) - wanted).max() <= 1
-        wanted = enlarged((255 * seen.image.clamp(0, 1)).permute(1, 2, 0).numpy())
-        drawn = panel(picture(replace(seen, boxes=[], truth=[])), 2, 0)
-        assert np.abs(drawn - wanted).mean() < 8  # a palette holds fewer colors
+def test_the_maps_are_the_levels_and_rounding_is_blank(explorer):
+    scene, _ = pictures()["scene 1"]
+    for level, channel, kind in (("P3", -1, BATCH), ("C5", 2, EPS_0), ("P4", 3, FROZEN)):
+        view = explorer._levels.view(scene, kind)
+        both = [walked.maps[level][0] for walked in (view.now, view.base)]
+        now, base = (x.mean(0) if channel < 0 else x[channel] for x in both)
+        _, maps, _ = frame(explorer, level=level, channel=channel, kind=kind)["panels"]
+        wanted = (now, base, now - base)
+        for one, values in zip(maps["maps"], wanted, strict=True):
+            step = (one["high"] - one["low"]) / TOP
+            assert np.abs(numbers(one) - values.numpy()).max() <= 0.51 * step
+        blank = numbers(maps["maps"][2]) == 0
+        assert blank.all() == (kind == FROZEN) == (maps["maps"][2]["note"] == "rounding: blank")
+    _, maps, _ = frame(explorer, kind=BATCHNORM)["panels"]
+    assert len(maps["maps"]) == 1  # nothing to subtract
 
 
-def test_what_is_mere_rounding_is_an_empty_panel_without_digits(view, monkeypatch):
-    calls = recorded(monkeypatch, Collage, "text")
-    for kind, said in (
-        (BATCHNORM, "this is it: nothing to subtract"),
-        (FROZEN, "no larger than rounding (≤ 1e-5)"),
+def test_the_diagram_chooses_the_level_and_says_how_far_each_is_off(explorer):
+    view = explorer._levels.view(pictures()["scene 1"][0], BATCH)
+    diagram = frame(explorer, level="C4")["panels"][0]
+    cards = {card["title"]: card for row in diagram["rows"] for card in row if "pick" in card}
+    assert tuple(cards) == LEVELS
+    assert [title for title, card in cards.items() if card["pressed"]] == ["C4"]
+    for level, card in cards.items():
+        assert card["pick"] == {"level": level, "box": -1}
+        assert card["text"] == f"off {bound(view.off[level])}" and view.off[level] > ROUNDING
+        assert card.get("color") == (COLORS[int(level[1])] if level[0] == "P" else None)
+
+
+def test_a_box_is_traced_back_to_its_proposal_and_level(explorer):
+    view = explorer._levels.view(pictures()["scene 1"][0], BATCH)
+    _, _, image = frame(explorer)["panels"]
+    pooled = view.now.proposals[view.now.pooled_from == 3]
+    thin = [one["box"] for one in image["boxes"] if one["kind"] == "own thin"]
+    assert np.allclose(thin, pooled[: len(thin)].numpy(), atol=0.06) and thin
+    lost = [one["text"] for one in image["boxes"] if one["kind"] == "truth"]
+    assert lost == [f"BatchNorm only: {one.name}" for one in view.lost]
+    picks = [one for one in image["boxes"] if "pick" in one]
+    for box, one in zip(view.boxes, picks, strict=True):
+        assert (one["badge"], one["color"]) == (box.pooled_from, COLORS[box.pooled_from])
+        assert one["text"] == box.name and not one["pressed"]
+        traced = frame(explorer, **one["pick"])
+        *_, chosen = traced["panels"]
+        assert box.name in traced["headline"]
+        [proposal] = [each for each in chosen["boxes"] if each["kind"] == "own dashed"]
+        assert proposal["badge"] == box.proposed_by
+        assert np.allclose(proposal["box"], box.proposal, atol=0.06)
+        [again] = [each["pick"] for each in chosen["boxes"] if each.get("pressed")]
+        assert again == one["pick"] | {"box": -1}  # a second click leaves it
+        text = " ".join(card.get("text", "") for row in traced["panels"][0]["rows"] for card in row)
+        assert "the box is pooled here" in text and "proposes the box" in text
+    none = frame(explorer, box=99)  # of another picture
+    assert none == frame(explorer)
+
+
+def test_bad_input_is_one_sentence_and_a_readers_pictures_are_shown(explorer):
+    for changes, words in (
+        ({"picture": "dog"}, "No picture 'dog' here: choose one of scene 0"),
+        ({"level": "P7"}, "No level 'P7' here: choose one of C2"),
+        ({"kind": "GroupNorm"}, "No kind 'GroupNorm' here"),
+        ({"channel": 16}, "No channel 16 here"),
+        ({"picture": YOURS}, "There is no picture of yours yet"),
     ):
-        png = picture(view(FIRST, "P3", MEAN, kind))
-        assert near(panel(png, 1, 1), pyramid.EMPTY, 1).all()
-        assert said in [args[3] for args in calls]
+        with pytest.raises(ValueError, match=words):
+            frame(explorer, **changes)
+    explorer._yours = torch.rand(1, 3, 128, 128)
+    assert frame(explorer, picture=YOURS)["panels"][2]["size"] == [128, 128]
+    for image in (torch.rand(3, 64, 200), torch.rand(1, 3, 64, 200)):
+        own = PyramidExplorer(load_detector(), image)
+        assert own.picture == GIVEN and own.frame["panels"][2]["size"] == [128, 40]
+    with pytest.raises(ValueError, match="The image has the shape"):
+        PyramidExplorer(load_detector(), torch.rand(2, 3, 8, 8))
 
 
-def test_boxes_have_the_color_and_the_name_of_their_level(view, monkeypatch):
-    calls, seen = recorded(monkeypatch, Collage, "text"), view(FIRST, "P3")
-    drawn = panel(picture(seen), 2, 0)
-    for box in seen.boxes:
-        left, top, _, bottom = (round(2 * value) for value in box.xyxy)
-        column = drawn[top + 4 : bottom - 4, left : left + 2]
-        assert near(column, pyramid.COLORS[box.pooled_from]).mean() > 0.5
-        assert any(re.match(rf"\w+ P{box.pooled_from} \d+ %", args[3]) for args in calls)
-    picture(replace(seen, boxes=[], proposals=seen.proposals[:0], pooled=0))
-    words = [args[3] for args in calls]
-    assert "dashed: truth, 3; none found" in words
-    assert any("none to draw" in word for word in words)
-
-
-def test_presets_and_controls_are_shown(explorer, view):
-    def expected(state):
-        return picture(view(*state)), view(*state).sentence()
-
-    *presets, _ = explorer.frames
-    assert [shown(frame) for frame in presets] == [*map(expected, PRESETS.values())]
-    explorer.level.value, explorer.channel.value, explorer.kind.value = "P5", 7, EPS_0
-    assert shown(explorer.frames[-1]) == expected((FIRST, "P5", 7, EPS_0))
-    assert explorer.preset.value == "custom" and explorer.frames[:-1] == presets
-    explorer.picture.value = "rocket"
-    for index, state in enumerate(PRESETS.values()):  # they follow, and keep the picture
-        explorer.preset.index = index
-        assert explorer.state == state._replace(picture="rocket")
-        assert shown(explorer.frames[index]) == expected(explorer.state)
+def test_what_is_saved_is_small_and_holds_every_level_and_box(explorer):
+    assert len(json.dumps([explorer.presets, explorer.data, explorer.spec])) <= 150_000
+    states = [state for state, _ in json.loads(explorer.data["frames"])]
+    for kind in BODY_KINDS:
+        for level in LEVELS:
+            assert state_of(explorer, kind=kind, level=level) in states
+        view = explorer._levels.view(pictures()["scene 1"][0], kind)
+        of_kind = [state["box"] for state in states if state["kind"] == kind]
+        assert sorted(of_kind)[len(LEVELS) :] == [*range(len(view.boxes))]

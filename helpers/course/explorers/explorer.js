@@ -518,6 +518,9 @@ async function render({ model, el }) {
   const settle = (next, last) => own.settle?.(next, last, data) ?? next;
   const key = (state) => JSON.stringify(Object.entries(own.relevant?.(state, data) ?? state).sort());
   const stored = new Map(presets.map((one) => [key(one.state), one.frame]));
+  const pool = JSON.parse(data.pool ?? "[]");
+  const pooled = (_, part) => (part?.$ === undefined ? part : pool[part.$]);
+  for (const [state, one] of JSON.parse(data.frames ?? "[]", pooled)) stored.set(key(state), one);
   let answer = null; // Python's latest: {key, frame}
   const lookUp = (state) => (answer?.key === key(state) ? answer.frame : (stored.get(key(state)) ?? null));
   const frameOf = (state) => lookUp(state) ?? own.frame?.(state, data) ?? null;

@@ -1,19 +1,19 @@
-"""One level of a detector's pyramid, under several normalizations of its body."""
+"""A detector's pyramid under several normalizations of its body, compared with BatchNorm's."""
 
 import copy
-from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
-from helpers.compare import ROUNDING, Row
-from helpers.course.explorers.feeding import pictures, two_digits
-from helpers.faster_rcnn import SURE, Changes, Walk, changes, check_input, walk
+from helpers.compare import Row
+from helpers.course.explorers.feeding import bound
+from helpers.faster_rcnn import CLOSE, SURE, Changes, Walk, changes, check_input, walk
 from helpers.inputs.scenes import CLASSES
+from helpers.networks.detector import matches
 from helpers.norms import replace_norms
 
 LEVELS = ("C2", "C3", "C4", "C5", "P2", "P3", "P4", "P5", "P6")
@@ -24,103 +24,80 @@ BODY_KINDS = {  # how the body normalizes → its kind in helpers.norms.KINDS
     "batch statistics": "batch statistics",
 }
 BATCHNORM, FROZEN, EPS_0, BATCH = BODY_KINDS
-MEAN = "mean"
-CHANNELS = (MEAN, *range(16))
-YOURS = "yours"
 KEPT = 24  # walks; each takes about 3 MB
 
 
-class PyramidState(NamedTuple):
-    """A picture by its name, one of LEVELS, one of CHANNELS, and one of BODY_KINDS."""
-
-    picture: str
-    level: str
-    channel: str | int = MEAN
-    kind: str = BATCHNORM
-
-
 class SureBox(NamedTuple):
-    """A sure box: xyxy in pixels of the resized image, its label and score, where it comes from.
-
-    Levels are the 2 of P2.
-    """
+    """A sure box and its proposal, xyxy in pixels of the resized image; levels are the 2 of P2."""
 
     xyxy: tuple[float, ...]
     label: int
     score: float
+    proposal: tuple[float, ...]
     proposed_by: int
     pooled_from: int
+
+    @property
+    def name(self) -> str:
+        """Class, score, and the level from which it is pooled."""
+        return f"{CLASSES[self.label]} {100 * self.score:.0f} %, P{self.pooled_from}"
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What becomes of a state.
+    """The steps from an image to its boxes, as normalized now and with BatchNorm in eval mode.
 
-    `image` (3,h,w) in 0–1: resized as the detector has it, not padded. `map`, `difference` (H,W):
-    the channel, or the mean of all, and how far it is off from BatchNorm's; `off`: by how much the
-    whole level is, relative to its largest value. `shape` (channels, rows, columns) and `stride` of
-    the level. `anchors` (n,4): those of one cell in the middle, `anchor_count`: of the level.
-    `proposals` (p,4): those pooled from the level, or for P6 proposed by it, the best first;
-    `proposed`, `pooled`: how many stand on its anchors, and are pooled from it, of `of`. `boxes`:
-    the sure ones; `truth`: the objects' (xyxy, label), None for a photo. `changed`: from
-    BatchNorm's proposals and boxes.
+    `image` (3,h,w) in 0–1: resized as the detector has it, not padded. `off`: level → by how much
+    its map is off from BatchNorm's. `boxes`: the sure ones; `lost`: those of BatchNorm that are
+    not among them. `changed`: from BatchNorm's proposals and boxes.
     """
 
-    state: PyramidState
+    kind: str
     image: Tensor
-    map: Tensor
-    difference: Tensor
-    off: float
-    shape: tuple[int, int, int]
-    stride: int
-    anchors: Tensor
-    anchor_size: float
-    anchor_count: int
-    proposals: Tensor
-    proposed: int
-    pooled: int
-    of: int
+    base: Walk
+    now: Walk
+    off: dict[str, float]
     boxes: list[SureBox]
-    truth: list[tuple[tuple[float, ...], int]] | None
+    lost: list[SureBox]
     changed: Changes
 
-    @property
-    def pyramid_level(self) -> str:
-        """The level of the pyramid with the same stride: P3 for C3."""
-        return f"P{self.state.level[1]}"
+    def counts(self, number: int) -> tuple[int, int]:
+        """How many proposals stand on a level's anchors, and how many are pooled from it."""
+        levels = self.now.proposed_by, self.now.pooled_from
+        return tuple(int((level == number).sum()) for level in levels)
 
-    def sentence(self) -> str:
-        """The key numbers in words; what is no larger than rounding has a bound, no digits."""
-        state, (channels, rows, columns) = self.state, self.shape
-        words = f"{state.picture}, {state.kind}. {state.level}: {channels} maps of {rows} × "
-        words += f"{columns}, stride {self.stride}"
-        if state.kind != BATCHNORM:
-            by = "≤ 1e-5 (rounding)" if self.off <= ROUNDING else two_digits(self.off)
-            words += f", off from BatchNorm's by {by} of its largest value"
-        words += f". {self.pyramid_level}: {self.anchor_count} anchors of "
-        words += f"{self.anchor_size:.0f} px, {self.proposed} of {self.of} proposals by it, "
-        words += f"{self.pooled} pooled from it. "
-        names = ", ".join(f"{CLASSES[box.label]} P{box.pooled_from}" for box in self.boxes)
-        words += f"Boxes: {names or 'none'}."
-        if state.kind != BATCHNORM:
-            words += f" Lost of BatchNorm's {self.changed.boxes} boxes (IoU below 0.9): "
-            words += f"{self.changed.lost}."
-        return words
+    def words(self, level: str, box: SureBox | None = None) -> dict[str, str]:
+        """A headline and a sentence on a level, or on where a box comes from."""
+        body, changed = f"The body: {self.kind}.", self.changed
+        if box:
+            trace = f"Proposed by P{box.proposed_by}, pooled from P{box.pooled_from}."
+            return {"headline": f"{box.name}:", "sentence": f"{trace} {body}"}
+        if self.kind == BATCHNORM:
+            (by, of), (channels, rows, columns) = (
+                self.counts(int(level[1])),
+                self.now.maps[level].shape[1:],
+            )
+            words = f"Of {len(self.now.proposals)} proposals, {by} stand on P{level[1]}'s anchors"
+            headline = f"{level}: {channels} maps of {rows} × {columns}."
+            return {"headline": headline, "sentence": f"{words}, {of} are pooled from it. {body}"}
+        words = f"{changed.moved} of {changed.proposals} proposals move"
+        lost = f"boxes lost: {changed.lost} of {changed.boxes}"
+        return {
+            "headline": f"{level} is off by {bound(self.off[level])}.",
+            "sentence": f"{body} {words}, {lost}.",
+        }
 
 
 class Levels:
-    """The scene detector, and what its pyramid makes of the pictures.
+    """The scene detector, and what its pyramid makes of a picture.
 
     `model`: a FasterRCNN with an FPN of five levels and the scenes' classes, in eval mode; it is
-    left as it is. `image`: one more picture, YOURS: (3,H,W) or (1,3,H,W), RGB in 0–1. All is
-    computed in float64, so that rounding hides no effect of eps. TypeError and ValueError as in
-    helpers.faster_rcnn.walk; ValueError for other classes or levels.
+    left as it is. All is computed in float64, so that rounding hides no effect of eps. TypeError
+    and ValueError as in helpers.faster_rcnn.walk; ValueError for other classes or levels.
     """
 
-    def __init__(self, model: FasterRCNN, image: Tensor | None = None):
-        if isinstance(image, Tensor) and image.ndim == 4 and len(image) == 1:
-            image = image[0]
-        check_input(model, torch.zeros(3, 1, 1) if image is None else image)
+    def __init__(self, model: FasterRCNN):
+        check_input(model, torch.zeros(3, 1, 1))
         classes = model.roi_heads.box_predictor.cls_score.out_features
         if classes != len(CLASSES):
             raise ValueError(f"The detector has {classes} classes: the scenes have {len(CLASSES)}.")
@@ -129,85 +106,37 @@ class Levels:
             name: replace_norms(exact, kind, share_weights=True).eval()
             for name, kind in BODY_KINDS.items()
         }
-        self._yours = {} if image is None else {YOURS: (image, None)}
-        self._walks: OrderedDict[tuple[str, str], Walk] = OrderedDict()
-        if image is not None:
-            levels = tuple(self._walk(YOURS, BATCHNORM).maps)
-            if levels != LEVELS:
-                raise ValueError(f"The detector has the levels {', '.join(levels)}, not C2 … P6.")
+        self._walk = lru_cache(KEPT)(self._walked)  # an image is the same only as itself
 
-    @property
-    def pictures(self) -> Mapping[str, tuple[Tensor, dict[str, Tensor] | None]]:
-        """Name → image and target; the reader's own comes first."""
-        return self._yours | pictures()
+    def view(self, image: Tensor, kind: str) -> View:
+        """One forward pass for a kind that is new to an image (3,H,W), RGB in 0–1.
 
-    def view(self, state: PyramidState) -> View:
-        """One forward pass for a kind and picture that is new, none for another level or channel.
-
-        ValueError for an unknown picture, level, channel or kind, and for what is not finite.
+        ValueError for another detector's levels, and for what is not finite.
         """
-        for name, value, known in (
-            ("picture", state.picture, self.pictures),
-            ("level", state.level, LEVELS),
-            ("channel", state.channel, CHANNELS),
-            ("kind of normalization", state.kind, BODY_KINDS),
-        ):
-            if value not in known:
-                choices = ", ".join(map(str, known))
-                raise ValueError(f"No {name} {value!r} here: choose one of {choices}.")
-        base, now = (self._walk(state.picture, kind) for kind in (BATCHNORM, state.kind))
-        number, partner = int(state.level[1]), f"P{state.level[1]}"
-        features = now.maps[state.level]
-        shown, wanted = (_channel(w.maps[state.level], state.channel) for w in (now, base))
-        anchors = now.anchors[partner]
-        rows, columns = now.maps[partner].shape[-2:]
-        per_cell = len(anchors) // (rows * columns)
-        middle = (rows // 2 * columns + columns // 2) * per_cell
-        cell = anchors[middle : middle + per_cell]
-        by, of = now.proposed_by == number, now.pooled_from == number
-        _, target = self.pictures[state.picture]
+        check_input(self._models[kind], image)
+        base, now = (self._walk(image, one) for one in (BATCHNORM, kind))
+        if tuple(now.maps) != LEVELS:
+            raise ValueError(f"The detector has the levels {', '.join(now.maps)}, not C2 … P6.")
+        transform = self._models[kind].transform
+        mean, std = (
+            torch.tensor(x)[:, None, None] for x in (transform.image_mean, transform.image_std)
+        )
+        height, width = now.size
+        boxes, wanted = (_sure(walked, image) for walked in (now, base))
+        same = matches(_tensors(boxes), _tensors(wanted), CLOSE).values()
         return View(
-            state=state,
-            image=_unnormalized(self._models[state.kind], now),
-            map=shown,
-            difference=shown - wanted,
-            off=Row.of(base.maps[state.level], features).relative,
-            shape=tuple(features.shape[1:]),
-            stride=2**number,
-            anchors=cell,
-            anchor_size=(cell[:, 2:] - cell[:, :2]).prod(1).sqrt().median().item(),
-            anchor_count=len(anchors),
-            proposals=now.proposals[by if number == 6 else of],
-            proposed=by.sum().item(),
-            pooled=of.sum().item(),
-            of=len(now.proposals),
-            boxes=_sure(now, self.pictures[state.picture][0]),
-            truth=_objects(target),
+            kind=kind,
+            image=now.image[0, :, :height, :width] * std + mean,
+            base=base,
+            now=now,
+            off={level: Row.of(base.maps[level], now.maps[level]).relative for level in LEVELS},
+            boxes=boxes,
+            lost=[box for i, box in enumerate(wanted) if i not in same],
             changed=changes([base], [now]),
         )
 
-    def _walk(self, picture: str, kind: str) -> Walk:
-        key = picture, kind
-        if key not in self._walks:
-            image, _ = self.pictures[picture]
-            self._walks[key] = walk(self._models[kind], image.double())
-            if len(self._walks) > KEPT:
-                self._walks.popitem(last=False)
-        self._walks.move_to_end(key)
-        return self._walks[key]
-
-
-def _channel(features: Tensor, channel: str | int) -> Tensor:
-    return features[0].mean(0) if channel == MEAN else features[0, channel]
-
-
-def _unnormalized(model: FasterRCNN, walked: Walk) -> Tensor:
-    mean, std = (
-        torch.tensor(values).reshape(3, 1, 1)
-        for values in (model.transform.image_mean, model.transform.image_std)
-    )
-    height, width = walked.size
-    return walked.image[0, :, :height, :width] * std + mean
+    def _walked(self, image: Tensor, kind: str) -> Walk:
+        return walk(self._models[kind], image.double())
 
 
 def _sure(walked: Walk, image: Tensor) -> list[SureBox]:
@@ -215,16 +144,14 @@ def _sure(walked: Walk, image: Tensor) -> list[SureBox]:
     kept = walked.result["scores"] >= SURE
     source = walked.source[kept]
     boxes = walked.result["boxes"][kept] * torch.tensor([columns, rows, columns, rows])
-    values = (walked.result["labels"][kept], walked.result["scores"][kept])
-    values += walked.proposed_by[source], walked.pooled_from[source]
-    return [
-        SureBox(tuple(box), *rest)
-        for box, *rest in zip(boxes.tolist(), *(v.tolist() for v in values), strict=True)
-    ]
+    values = boxes, walked.result["labels"][kept], walked.result["scores"][kept]
+    values += walked.proposals[source], walked.proposed_by[source], walked.pooled_from[source]
+    return [SureBox(*one) for one in zip(*(each.tolist() for each in values), strict=True)]
 
 
-def _objects(target: Mapping[str, Tensor] | None) -> list[tuple[tuple[float, ...], int]] | None:
-    if target is None:
-        return None
-    boxes, labels = target["boxes"].tolist(), target["labels"].tolist()
-    return [(tuple(box), label) for box, label in zip(boxes, labels, strict=True)]
+def _tensors(boxes: list[SureBox]) -> dict[str, Tensor]:
+    return {
+        "boxes": torch.tensor([box.xyxy for box in boxes]).view(-1, 4),
+        "labels": torch.tensor([box.label for box in boxes]),
+        "scores": torch.tensor([box.score for box in boxes]),
+    }

@@ -1,221 +1,172 @@
 """ScalingExplorer: what the loader emits, what the network expects, and what it then detects."""
 
-from functools import lru_cache
+from typing import Any
 
-import ipywidgets as W
-import numpy as np
-from PIL import ImageColor
 from torchvision.models.detection import FasterRCNN
+from traitlets import Float, Unicode
 
 from helpers.compare import ROUNDING
-from helpers.course.explorers.canvas import AXIS, font, tick_words, ticks
+from helpers.course.explorers.explorer import YOURS, Control, Explorer, png
 from helpers.course.explorers.feeding import (
-    PRESETS,
-    Box,
+    ENTERING,
+    LEAVING,
     Feeding,
-    Histogram,
-    ScalingState,
+    Found,
+    Span,
     View,
-    between,
-    formats,
-    percent,
+    bound,
+    check,
     pictures,
-    two_digits,
+    rounded,
+    share,
 )
-from helpers.course.explorers.overlay import Collage, Tags, dashed, outlined, photo_pixels
-from helpers.course.explorers.pictured import Pictured
-from helpers.figures import BLACK, BLUE, ORANGE
+from helpers.course.explorers.saved import saved
+from helpers.inputs.pixels import KNOWN
 from helpers.inputs.scenes import CLASSES, SIZE
 from helpers.networks.detector import load_detector
 
-HEIGHT = 484
-PHOTO, TOP = 10, 46  # left and upper edge of the image, px
-ENLARGED = 3
-LEFT, RIGHT = 444, 788  # of what stands at the right, px
-TRACK = 506, 712  # of the bars, px
-LEAST, MOST = -3, 3  # decades at the ends of the bars
-SECOND, THIRD = 158, 316  # where the lower two panels start, px
-PLOT = 72  # height of a histogram, px
-FILL, TRACK_FILL = "#9CC5E0", "#E4E4E4"
-FALSE = "#B34700"  # ORANGE, dark enough for white words
+BRIGHTNESS = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 MOST_BOXES = 12
-FIRST = "scene 1"  # in which the presets differ
-WHAT_IT_IS = (
-    "The detector takes RGB in 0–1 and normalizes it itself. What the loader emits is converted to "
-    "that from the format which the network is told; where the two differ, it gets another image."
-)
+PRESETS = {  # the names are those of pixels.loader_mistakes
+    "0-255": {},
+    "halved": {"emits": "halved"},
+    "normalized twice": {"emits": "torchvision"},
+    "BGR": {"emits": "BGR"},
+    "-1 to 1": {"emits": "keras-tf"},
+    "right": {"emits": "0-1"},
+}
 
 
-def picture(view: View) -> bytes:
-    """The image with its boxes, both histograms, a bar per stage: a palette PNG of 800 × 484 px."""
-    canvas = Collage(HEIGHT, _colors())
-    _draw_image(canvas, view)
-    _draw_histogram(canvas, 0, "What enters the first convolution", view.entering)
-    _draw_histogram(canvas, SECOND, "What the first convolution gives", view.leaving)
-    _draw_bars(canvas, view)
-    return canvas.png()
+class ScalingExplorer(Explorer):
+    """A loader, the scene detector and a picture: what is emitted, what is expected, what is found.
 
-
-class ScalingExplorer(Pictured):
-    """A loader, the format the scene detector is told, and a picture; shows itself as a last line.
-
-    `model`: the detector if it is loaded already, which saves memory; None loads it. A change costs
-    one forward pass; when the picture changed, each preset is then drawn anew, one pass at a time.
-    See helpers.course.explorers.stored for what it holds.
-
-    TypeError or ValueError for a model that is no scene detector in eval mode; RuntimeError if the
-    detector's weights are missing.
+    Traits: `emits` and `expects`, formats of helpers.inputs.pixels.KNOWN; `picture`; `brightness`,
+    by which the picture is multiplied before the loader has it. `model`: the detector if it is
+    loaded already; None loads it. TypeError or ValueError for a model that is no scene detector in
+    eval mode; RuntimeError if the detector's weights are missing.
     """
+
+    emits, expects = Unicode("0-255").tag(sync=True), Unicode("0-1").tag(sync=True)
+    picture, brightness = Unicode("scene 1").tag(sync=True), Float(1.0).tag(sync=True)
 
     def __init__(self, model: FasterRCNN | None = None):
         self._feeding = Feeding(load_detector() if model is None else model)
-        self._feeding.warm()
-        style, layout = {"description_width": "10.5em"}, W.Layout(width="22em")
-        self.emitted = W.Dropdown(
-            options=formats(), description="the loader emits", style=style, layout=layout
-        )
-        self.expected = W.Dropdown(
-            options=formats(), description="the network is told", style=style, layout=layout
-        )
-        pictured = W.Dropdown(
-            options=list(pictures()),
-            value=FIRST,
-            description="picture",
-            style={"description_width": "4em"},
-            layout=W.Layout(width="13.5em"),
-        )
-        super().__init__(
-            "scaling",
-            {name: ScalingState(FIRST, emitted) for name, emitted in PRESETS.items()},
-            [pictured, self.emitted, self.expected],
-            self._drawn,
-            HEIGHT,
-            ("What the detector is fed", WHAT_IT_IS),
-            shown=[self.emitted, self.expected, pictured],
-        )
+        times = tuple(f"× {rounded(one)}" for one in BRIGHTNESS)
+        controls = {
+            "emits": Control("loader emits", tuple(KNOWN)),
+            "expects": Control("network expects", tuple(KNOWN)),
+            "brightness": Control("brightness", BRIGHTNESS, "range", times),
+            "picture": Control("picture", tuple(pictures()), below=True),
+            "file": Control("or your own", look="file", side=SIZE, below=True),
+        }
+        super().__init__(PRESETS, controls)
+        # The page has what the network finds for all that the loader can emit.
+        self.data = saved(self.draw, [self.state | {"emits": one} for one in KNOWN])
 
-    def _drawn(self, state: ScalingState) -> tuple[bytes, str]:
-        view = self._feeding.view(state)
-        return picture(view), view.sentence()
+    def stored(self, state: dict[str, Any], frame: dict[str, Any]) -> None:
+        """Nothing here: the frames of presets are among those in `data`."""
 
+    def draw(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The chain with its numbers, the right input beside the one that is fed, a bar per stage.
 
-def _draw_image(canvas: Collage, view: View) -> None:
-    side = ENLARGED * SIZE
-    _, emitted, expected = view.state
-    canvas.text(PHOTO, 4, f"{view.state.picture}, as the network gets it", "lt", 15)
-    canvas.text(PHOTO, 26, f"emitted as {emitted}, taken for {expected}", "lt")
-    canvas.box(PHOTO - 1, TOP - 1, PHOTO + side + 1, TOP + side + 1, AXIS)
-    canvas.place(PHOTO, TOP, photo_pixels(view.fed, 256 - len(_colors())).enlarged(ENLARGED))
-    for box in view.truth or ():
-        dashed(canvas, *_placed(box))
-    for box in reversed(view.boxes[:MOST_BOXES]):
-        outlined(canvas, *_placed(box), _color(view, box))
-    tags = Tags(canvas, (PHOTO, TOP, PHOTO + side, TOP + side))
-    for box in view.boxes[:MOST_BOXES]:
-        words = f"{CLASSES[box.label]} {100 * box.score:.0f} %"
-        if view.truth is not None:
-            words = f"{words} ✓" if box.matched else f"{words} ✗"
-        tags.add(_placed(box), words, _color(view, box), "white")
-    for box in view.truth or ():
-        if not box.matched:
-            tags.add(_placed(box), f"missed: {CLASSES[box.label]}", "white", BLACK)
-    y, x = TOP + side + 20, PHOTO
-    if view.truth is None:
-        keys = [(BLUE, f"detected: {len(view.boxes)} (a photo has no truth)")]
-    else:
-        keys = [
-            (BLUE, f"found: {view.found} ✓"),
-            (FALSE, f"false: {view.false} ✗"),
-            (None, f"truth: {len(view.truth)}"),
-        ]
-    for color, words in keys:
-        if color:
-            outlined(canvas, x, y - 7, x + 20, y + 7, color)
-        else:
-            dashed(canvas, x, y - 7, x + 20, y + 7)
-        canvas.text(x + 27, y, words)
-        x += 130
-    notes = []
-    if view.outside:
-        notes.append(f"{percent(view.outside)} of its values lie outside 0–1: drawn as 0 or 1")
-    if len(view.boxes) > MOST_BOXES:
-        notes.append(f"the best {MOST_BOXES} boxes")
-    canvas.text(PHOTO, y + 21, "; ".join(notes))
+        ValueError for an unknown choice, and where maps are not finite.
+        """
+        check(picture=(state["picture"], (*pictures(), YOURS)))
+        for name in ("emits", "expects"):
+            check(format=(state[name], KNOWN))
+        if not 0 < state["brightness"] <= 10:
+            raise ValueError(
+                f"brightness must be above 0 and at most 10, not {state['brightness']}."
+            )
+        yours = state["picture"] == YOURS
+        image, target = (self.yours()[0], None) if yours else pictures()[state["picture"]]
+        emits, expects = state["emits"], state["expects"]
+        view = self._feeding.view(image, target, state["brightness"], emits, expects)
+        off = view.rows[view.largest].relative
+        most = f"the maps are off most at {view.largest}, by {rounded(off)} ×."
+        if off <= ROUNDING:
+            most = "no stage is off by more than rounding (≤ 1e-5)."
+        return {
+            "headline": f"{view.found.words()}.",
+            "sentence": f"The loader emits {emits}, the network expects {expects}: {most}",
+            "panels": [_chain(view, state["brightness"]), *_images(view, state), _bars(view)],
+            "table": _table(view),
+        }
 
 
-def _color(view: View, box: Box) -> str:
-    return BLUE if view.truth is None or box.matched else FALSE
-
-
-def _placed(box: Box) -> list[int]:
-    x, y, right, bottom = (round(ENLARGED * value) for value in box.xyxy)
-    return [PHOTO + x, TOP + y, PHOTO + right, TOP + bottom]
-
-
-def _draw_histogram(canvas: Collage, start: int, title: str, histogram: Histogram) -> None:
-    bottom = start + TOP + PLOT
-    low, high = histogram.limits
-
-    def column(value):
-        return LEFT + (RIGHT - LEFT) * (value - low) / ((high - low) or 1.0)
-
-    def outline(shares):
-        rows = bottom - PLOT * shares.numpy() / (shares.max().item() or 1.0)
-        walls = np.linspace(LEFT, RIGHT, len(rows) + 1).repeat(2)
-        return list(zip(walls, [bottom, *rows.repeat(2), bottom], strict=True))
-
-    canvas.text(LEFT, start + 4, title, "lt", 15)
-    canvas.box(LEFT, start + 26, LEFT + 14, start + 38, FILL)
-    words = f"now {between(histogram.span)}"
-    canvas.text(LEFT + 20, start + 32, words)
-    at = LEFT + 20 + int(font(13).getlength(words)) + 18
-    canvas.line([(at, start + 32), (at + 14, start + 32)], BLACK, 2)
-    canvas.text(at + 20, start + 32, f"right {between(histogram.right_span)}")
-    canvas.polygon(outline(histogram.fed), FILL)
-    canvas.line(outline(histogram.right), BLACK, 1.5)
-    canvas.line([(LEFT, bottom), (RIGHT, bottom)], AXIS)
-    for tick in ticks(low, high, 5):
-        canvas.line([(column(tick), bottom), (column(tick), bottom + 4)], AXIS)
-        canvas.text(column(tick), bottom + 8, tick_words(tick), "mt")
-
-
-def _draw_bars(canvas: Collage, view: View) -> None:
-    left, right = TRACK
-    canvas.text(LEFT, THIRD + 4, "How far each stage's maps are off", "lt", 15)
-    canvas.text(LEFT, THIRD + 26, "max|now − right| / max|right|, log scale", "lt")
-
-    def column(value):
-        share = (np.log10(max(value, 1e-12)) - LEAST) / (MOST - LEAST)
-        return left + (right - left) * min(max(share, 0), 1)
-
-    top = THIRD + 46
-    for number, (stage, row) in enumerate(view.rows.items()):
-        y = top + 20 * number + 10
-        canvas.box(left, y - 7, right, y + 7, TRACK_FILL)
-        canvas.box(left, y - 7, column(row.relative), y + 7, ORANGE)
-        canvas.text(LEFT, y, stage)
-        small = row.relative <= ROUNDING
-        canvas.text(right + 8, y, "≤ 1e-5" if small else two_digits(row.relative))
-    bottom = top + 104
-    for decade in range(LEAST, MOST + 1):
-        at = column(10.0**decade)
-        if decade == 0:  # off by as much as the largest right value
-            canvas.line([(at, top), (at, bottom)], BLACK, 1.5)
-        canvas.line([(at, bottom - 4), (at, bottom)], AXIS)
-        if decade % 3 == 0:
-            canvas.text(at, bottom + 3, f"{10.0**decade:g}", "mt", 12)
-
-
-@lru_cache
-def _colors() -> np.ndarray:
-    """Colors that fade into white, and into each other where they meet; (n, 3) of them."""
-    names = "white", BLACK, AXIS, FILL, BLUE, ORANGE, FALSE, TRACK_FILL
-    white, *colors = (np.array(ImageColor.getrgb(name)) for name in names)
-    black, _, fill, _, orange, _, track = colors
-    pairs = [(white, color) for color in colors]
-    pairs += [(fill, black), (track, black), (orange, black)]
-    blends = [  # steps wide enough for Pillow to find the nearest: white must stay white
-        a + (b - a) * np.linspace(0, 1, max(2, min(16, abs(b - a).max() // 14)))[:, None]
-        for a, b in pairs
+def _chain(view: View, brightness: float) -> dict[str, Any]:
+    """What becomes of the values on their way, smallest and largest."""
+    times = "" if brightness == 1 else f" × {rounded(brightness)}"
+    cut = ", cut off at 1" if brightness > 1 else ""
+    cards = [
+        {"title": f"picture{times}{cut}", "text": str(Span.of(view.image))},
+        {"title": "loader", "text": f"emits {view.emitted}"},
     ]
-    return np.concatenate(blends).round().astype(int)
+    for title, point in (("normalized", ENTERING), ("first convolution", LEAVING)):
+        now, right = map(str, view.spans[point])
+        text = f"{now}, as is right" if now == right else f"{now}, right: {right}"
+        cards.append({"title": title, "text": text, "warn": now != right})
+    return {"kind": "cards", "arrows": True, "wide": True, "rows": [cards]}
+
+
+def _images(view: View, state: dict[str, Any]) -> list[dict[str, Any]]:
+    """The right input and what is fed, each with what is found in it."""
+    low, high = Span.of(view.fed)
+    outside = low < -1e-4 or high > 1 + 1e-4  # by more than rounding
+    clipped = "; values outside 0–1 are drawn as 0 or 1" if outside else ""
+    now = f"{state['emits']} where {state['expects']} is expected"
+    sides = (
+        ("The right input", view.image, view.right, ""),
+        (now, view.fed, view.found, clipped),
+    )
+    return [
+        {
+            "kind": "image",
+            "title": f"{title}:",
+            "note": f"{found.words()}{clipped}.",
+            "alt": f"{title}, {state['picture']}: {found.words()}.",
+            "png": png(image, 64),
+            "size": [image.shape[2], image.shape[1]],
+            "boxes": _boxes(found),
+        }
+        for title, image, found, clipped in sides
+    ]
+
+
+def _boxes(found: Found) -> list[dict[str, Any]]:
+    """The best boxes, and the objects that none of them finds."""
+    shown = []
+    for box in found.boxes[:MOST_BOXES]:
+        kind = "other" if found.truth is None else "right" if box.matched else "wrong"
+        word = {"right": "found", "wrong": "false", "other": "box"}[kind]
+        shown.append((box, kind, f"{word}: {CLASSES[box.label]} {100 * box.score:.0f} %"))
+    missed = (box for box in found.truth or () if not box.matched)
+    shown += [(box, "truth", f"missed: {CLASSES[box.label]}") for box in missed]
+    return [
+        {"box": [round(v, 1) for v in box.xyxy], "kind": kind, "text": text}
+        for box, kind, text in shown
+    ]
+
+
+def _bars(view: View) -> dict[str, Any]:
+    off = {stage: row.relative for stage, row in view.rows.items()}
+    return {
+        "kind": "bars",
+        "title": "How far each stage's maps are off: max|now − right| / max|right|",
+        "note": "Log scale; gray: rounding.",
+        "floor": share(ROUNDING),
+        "rows": [{"label": s, "share": share(v), "text": bound(v)} for s, v in off.items()],
+    }
+
+
+def _table(view: View) -> dict[str, Any]:
+    spans = [[at, str(now), str(right)] for at, (now, right) in view.spans.items()]
+    return {
+        "header": ["values", "now", "right"],
+        "rows": [
+            ["the network's picture", str(Span.of(view.fed)), str(Span.of(view.image))],
+            *spans,
+            ["found", view.found.words(), view.right.words()],
+            *([f"{stage} off by", bound(row.relative), "0"] for stage, row in view.rows.items()),
+        ],
+    }
