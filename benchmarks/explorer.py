@@ -8,6 +8,7 @@ from itertools import count, cycle
 from statistics import median
 
 import torch
+from helpers.course.explorers.side_by_side import EPS_0, FROZEN, PRESETS, Side, variants, view
 from torch import nn
 from tqdm import tqdm
 
@@ -16,7 +17,6 @@ from benchmarks.memory import rss_mb
 from benchmarks.report import emit, settle, skip
 from benchmarks.timing import medians
 from helpers.course.explorers.norm import NormExplorer, frame
-from helpers.course.explorers.side_by_side import EPS_0, FROZEN, PRESETS, Side, variants, view
 from helpers.inputs import photos
 from helpers.norms import KINDS
 from helpers.stages import STAGES

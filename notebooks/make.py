@@ -325,10 +325,11 @@ def refreshed(nb):
     nb = deepcopy(nb)
     for model in widget_models(nb).values():
         if "_anywidget_id" in (state := model["state"]):
-            own = PAGE / f"{state['_anywidget_id'].split('.')[-2]}.js"
-            state["page"] = own.read_text(encoding="utf-8") if own.is_file() else ""
-            for name, file in (("_esm", "explorer.js"), ("_css", "explorer.css")):
-                state[name] = (PAGE / file).read_text(encoding="utf-8")
+            modules = state["spec"]["modules"]
+            parts = {"_esm": ["explorer.js"], "_css": ["explorer.css"], "page": modules}
+            for name, files in parts.items():
+                texts = ((PAGE / file).read_text(encoding="utf-8") for file in files)
+                state[name] = "\n".join(texts)
     return nb
 
 

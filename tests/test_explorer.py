@@ -15,7 +15,6 @@ from traitlets import Int, Unicode
 from helpers.course.explorers.explorer import HERE, YOURS, Control, Explorer, levels, png
 from helpers.course.explorers.still import still
 
-
 BARS = [{"kind": "bars", "rows": [{"label": "a", "share": 0.5, "text": "half"}]}]
 
 

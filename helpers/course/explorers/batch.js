@@ -113,12 +113,10 @@ function cloud(one, { size, batch }, { orders }) {
   const half = (reach * 158) / 224; // of the height, in running σ: a circle is round
   const low = Math.max(0, 1 - half);
   const turns = Array.from({ length: 73 }, (_, i) => (i * Math.PI) / 36);
-  const ellipse = (kind, x, y) =>
-    line(
-      kind,
-      turns.map((t) => x * reach * Math.cos(t)),
-      turns.map((t) => 1 + y * reach * Math.sin(t)),
-    );
+  const ellipse = (kind, x, y) => {
+    const [across, up] = [(t) => x * reach * Math.cos(t), (t) => 1 + y * reach * Math.sin(t)];
+    return line(kind, turns.map(across), turns.map(up));
+  };
   const group = (kind, radius, some) => {
     const [x, y] = [0, 1].map((part) => some.map((i) => at[i][part]));
     const name = (i) => `batch ${some[i]}: mean off by ${short(x[i])} running σ, σ ${short(y[i])} times it`;

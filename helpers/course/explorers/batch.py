@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 from traitlets import Int, Unicode
 
 from helpers.batch_statistics import Statistics, collect, crops
-from helpers.course.explorers.explorer import HERE, Control, Explorer, png
+from helpers.course.explorers.explorer import Control, Explorer, png
 from helpers.networks import backbones
 
 PRESETS = (1, 2, 8, 64)
@@ -30,6 +30,7 @@ class BatchExplorer(Explorer):
     `batch` (its number), `stage`, `channel`. ValueError or TypeError for what has nothing to show.
     """
 
+    modules = "plot.js", "batch.js"
     size, batch = Int(1).tag(sync=True), Int(0).tag(sync=True)
     stage, channel = Unicode().tag(sync=True), Int(0).tag(sync=True)
 
@@ -73,7 +74,7 @@ class BatchExplorer(Explorer):
                 for stage, numbers in shipped.items()
             },
         }
-        super().__init__(presets, controls, (HERE / "batch.js").read_text(encoding="utf-8"), data)
+        super().__init__(presets, controls, data)
         starts = {stage: next(iter(numbers), 0) for stage, numbers in shipped.items()}
         self.observe(
             lambda change: self.set_trait("channel", starts.get(change["new"], 0)), "stage"
@@ -100,9 +101,6 @@ class BatchExplorer(Explorer):
             f"{between:.0f} of {all_of_it:.0f} % between.",
             "one": self._packed(stage, state["channel"]),
         }
-
-    def stored(self, state: dict[str, Any], frame: dict[str, Any]) -> None:
-        """Nothing: the page computes the channels that it has."""
 
     def panels(self, state: dict[str, Any], frame: dict[str, Any]) -> list[dict[str, Any]]:
         """The variance in its parts, and the histograms of one batch."""

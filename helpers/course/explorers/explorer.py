@@ -1,7 +1,7 @@
 """The base of the explorers: a widget whose frames are data, drawn by the page or from Python.
 
-A frame is a dictionary: `sentence`, perhaps a `headline` and a `table`, and `panels`, as explorer.js
-draws them. The page takes it from its own module, from the saved presets, or asks for it.
+CONTRIBUTING.md, Frames, says what one holds. The page takes a frame from its own modules, from what
+is saved, or asks for it.
 """
 
 import base64
@@ -52,6 +52,7 @@ class Explorer(anywidget.AnyWidget):
     cell's last line, below a static picture that stands where no widget can.
     """
 
+    modules: tuple[str, ...] = ()  # files whose JavaScript computes frames in the page
     _esm, _css = HERE / "explorer.js", HERE / "explorer.css"
     spec, data = Dict().tag(sync=True), Dict().tag(sync=True)
     presets = List().tag(sync=True)
@@ -61,14 +62,12 @@ class Explorer(anywidget.AnyWidget):
         self,
         presets: Mapping[str, Mapping[str, Any]],
         controls: Mapping[str, Control],
-        page: str = "",
         data: Mapping[str, Any] | None = None,
         view: tuple[str, ...] = (),
     ):
         """`presets`: name → what differs from the traits' defaults; the first one is shown first.
 
-        `controls`: trait → control, in order. `page`: the source of an ES module that computes in
-        the page, with `data`; frames of presets that it can compute are not stored. `view`: traits
+        `controls`: trait → control, in order. `data`: what the modules compute with. `view`: traits
         that have no control of their own.
         """
         super().__init__()
@@ -83,13 +82,16 @@ class Explorer(anywidget.AnyWidget):
         for name, value in next(iter(states.values())).items():
             setattr(self, name, value)
         with self.hold_sync():
-            self.page, self.data = page, dict(data or {})
+            files = (HERE / name for name in self.modules)
+            self.page = "\n".join(file.read_text(encoding="utf-8") for file in files)
+            self.data = dict(data or {})
             self.presets = [
                 {"name": name, "state": state, "frame": self.stored(state, frames[name])}
                 for name, state in states.items()
             ]
             self.spec = {
                 "name": type(self).__name__,
+                "modules": list(self.modules),
                 "traits": traits,
                 "controls": [_described(name, one) for name, one in controls.items()],
                 "palettes": {
@@ -107,7 +109,7 @@ class Explorer(anywidget.AnyWidget):
 
     def stored(self, state: dict[str, Any], frame: dict[str, Any]) -> dict[str, Any] | None:
         """What is saved of a preset's frame: None where the page computes it."""
-        return frame
+        return None if self.modules else frame
 
     def panels(self, state: dict[str, Any], frame: dict[str, Any]) -> list[dict[str, Any]]:
         """The panels of a frame, for the static picture."""
@@ -162,7 +164,7 @@ def said(frame: Mapping[str, Any]) -> str:
 
 
 def levels(title: str, values: Tensor, low: float, high: float, **more: Any) -> dict[str, Any]:
-    """A map (H,W) for the page, in 8-bit numbers from `low` to `high`; −r and r for a difference."""
+    """A map (H,W) in 8-bit numbers from `low` to `high`, which are −r and r for a difference."""
     array = values.detach().cpu().double().numpy()
     share = (np.where(np.isfinite(array), array, low) - low) / ((high - low) or 1.0)
     eight = np.where(np.isfinite(array), np.rint(TOP * share.clip(0, 1)), MISSING)

@@ -1,11 +1,6 @@
 // What the NormExplorer computes in the page: any of three kinds in each of five stages, from 363 stored maps.
 
-const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-const decoded = new Map();
-const once = (text) => decoded.get(text) ?? (decoded.set(text, bytes(text)), decoded.get(text));
-const rounded = (number) =>
-  number < 0.01 ? number.toExponential(1).replace(".0", "") : String(+number.toPrecision(2));
-const uniform = (kinds) => kinds.every((kind) => kind === kinds[0]);
+const maps = {}; // stage → the numbers of its maps
 const freezes = (state) => [state.kind_a, ...state.kinds_b].includes("frozen");
 
 // "All stages" leads and follows; a channel belongs to its stage and network.
@@ -13,14 +8,15 @@ export function settle(next, last) {
   const state = { ...next };
   if (state.kind_b !== last.kind_b && `${state.kinds_b}` === `${last.kinds_b}`)
     state.kinds_b = state.kinds_b.map(() => state.kind_b);
-  if (uniform(state.kinds_b)) state.kind_b = state.kinds_b[0];
+  if (new Set(state.kinds_b).size === 1) state.kind_b = state.kinds_b[0];
   if (state.stage !== last.stage || state.network !== last.network) state.channel = -1;
   return state;
 }
 
 // Without a channel it does not matter which stage is open, and without frozen layers not what their eps is.
-export function relevant({ kind_b, stage, eps, ...state }) {
-  return { ...state, stage: state.channel < 0 ? null : stage, eps: freezes({ kind_b, ...state }) ? eps : null };
+export function relevant(state) {
+  const [stage, eps] = [state.channel < 0 ? null : state.stage, freezes(state) ? state.eps : null];
+  return { ...state, kind_b: null, stage, eps };
 }
 
 export const has = (state, data) =>
@@ -35,38 +31,31 @@ export const has = (state, data) =>
 const digits = (state, data, last) =>
   state.kinds_b.slice(0, last + 1).reduce((number, kind) => data.kinds.length * number + data.kinds.indexOf(kind), 0);
 
-export function frame(state, data) {
+export function frame(state, data, { eightBit, short }) {
   if (!has(state, data)) return null;
   const stages = data.a.map((a, i) => {
     const number = digits(state, data, i);
     const size = a.shape[0] * a.shape[1];
-    const values = once(data.d[i]).subarray(number * size, (number + 1) * size);
+    maps[i] ??= eightBit({ values: data.d[i] });
+    const values = maps[i].subarray(number * size, (number + 1) * size);
     const reach = data.reach[i][number];
     const d = { title: "A − B", shape: a.shape, values, low: -reach, high: reach, diverging: true };
     return { a, d, relative: data.relative[i][number] };
   });
-  return { sentence: said(state, data, digits(state, data, 4)), stages, channels: [], partial: true };
-}
-
-function said(state, data, number) {
-  if (state.kinds_b.every((kind) => kind === state.kind_a))
-    return "A and B hold the same layers, so nothing can differ.";
-  const from = data.stages.find((_, i) => data.relative[i][digits(state, data, i)] > data.rounding);
-  if (!from) return "Rounding at most: no stage parts by more than 1e-5 of max|A|.";
-  const last = `in ${data.stages.at(-1)} by ${rounded(data.relative.at(-1)[number])} of max|A|`;
-  return `Main cause: ${data.causes[data.cause[number]]}. A and B part from ${from} on, ${last}.`;
+  const [same, known] = ["A and B hold the same layers, so nothing can differ.", stages.at(-1).relative];
+  if (state.kinds_b.every((kind) => kind === state.kind_a)) return { sentence: same, stages, partial: true };
+  const from = data.stages.find((_, i) => stages[i].relative > data.rounding);
+  const main = `Main cause: ${data.causes[data.cause[digits(state, data, 4)]]}. A and B part from ${from} on, in`;
+  const sentence = `${main} ${data.stages.at(-1)} by ${short(known, 2)} of max|A|.`;
+  return { sentence, stages, partial: true };
 }
 
 const times = (relative, rounding) =>
   relative <= rounding ? "rounding" : `${(+(relative / rounding).toPrecision(2)).toLocaleString("en")} × rounding`;
 
 // A, and B = A − (A − B), on one scale.
-function both({ a, d }) {
-  const numbers = (map) => {
-    const size = map.shape[0] * map.shape[1];
-    const eight = typeof map.values === "string" ? bytes(map.values || btoa("\x7f".repeat(size))) : map.values;
-    return Float64Array.from(eight, (value) => map.low + ((map.high - map.low) * value) / 254);
-  };
+function both({ a, d }, eightBit) {
+  const numbers = (map) => Float64Array.from(eightBit(map), (value) => map.low + ((map.high - map.low) * value) / 254);
   const [first, difference] = [numbers(a), numbers(d)];
   const second = first.map((value, i) => value - difference[i]);
   const [low, high] = [Math.min(...first, ...second), Math.max(...first, ...second)];
@@ -76,7 +65,7 @@ function both({ a, d }) {
 
 const signed = (value) => value.toPrecision(2).replace("-", "−");
 
-export function panels(frame, state, data, local) {
+export function panels(frame, state, data, local, { eightBit }) {
   const share = (relative) => Math.log10(Math.min(Math.max(relative, 1e-8), 10) / 1e-8) / 9;
   const card = (stage, i) => ({
     title: stage,
@@ -89,7 +78,7 @@ export function panels(frame, state, data, local) {
   });
   const open = data.stages.indexOf(state.stage);
   const opened = frame.opened ?? frame.stages[open];
-  const [a, b] = both(opened);
+  const [a, b] = both(opened, eightBit);
   const what = state.channel < 0 ? "mean of the channels" : `channel ${state.channel}`;
   const scale = `${signed(a.low)} … ${signed(a.high)}`;
   const photo = { title: local.name && state.photo === local.yours ? local.name : state.photo, png: local.picture };
@@ -105,21 +94,14 @@ export function panels(frame, state, data, local) {
     { kind: "cards", wide: true, floor: share(data.rounding), rows: [data.stages.map(card)] },
     { kind: "maps", wide: true, maps, divider: true, note: `${state.stage}, ${what}` },
   ];
-  const most = frame.channels?.[open] ?? [];
-  if (most.length) {
-    const channel = ([n, value]) => ({
-      title: `${n}`,
-      text: `${value}`,
-      pick: { channel: n },
-      pressed: n === state.channel,
-    });
-    const mean = { title: "mean", text: "of all", pick: { channel: -1 }, pressed: state.channel < 0 };
-    shown.push({
-      kind: "cards",
-      wide: true,
-      title: "The channels that differ most",
-      rows: [[mean, ...most.map(channel)]],
-    });
-  }
+  const channel = ([n, value]) => ({
+    title: `${n}`,
+    text: `${value}`,
+    pick: { channel: n },
+    pressed: n === state.channel,
+  });
+  const mean = { title: "mean", text: "of all", pick: { channel: -1 }, pressed: state.channel < 0 };
+  const rows = [[mean, ...(frame.channels?.[open] ?? []).map(channel)]];
+  if (rows[0].length > 1) shown.push({ kind: "cards", wide: true, title: "The channels that differ most", rows });
   return shown;
 }

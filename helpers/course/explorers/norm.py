@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from traitlets import Float, Int, List, Unicode
 
 from helpers.compare import ROUNDING, Row
-from helpers.course.explorers.explorer import HERE, YOURS, Control, Explorer, levels, png
+from helpers.course.explorers.explorer import YOURS, Control, Explorer, levels, png
 from helpers.course.explorers.variants import BATCH, FROZEN, IDENTITY, KINDS, RUNNING, Variants
 from helpers.inputs import photos
 from helpers.networks import backbones
@@ -44,6 +44,7 @@ class NormExplorer(Explorer):
     ValueError for another name.
     """
 
+    modules = ("norm.js",)
     network, photo, stage = Unicode("Lite0"), Unicode("cat"), Unicode("layer3")
     kind_a, kind_b, kinds_b = Unicode(RUNNING), Unicode(FROZEN), List([FROZEN] * 5)
     eps, channel = Float(1e-5), Int(MEAN)
@@ -64,9 +65,8 @@ class NormExplorer(Explorer):
             "file": Control("or your own", look="file", side=224, below=True),
         }
         data = self._data()
-        page = (HERE / "norm.js").read_text(encoding="utf-8")
         view = "stage", "channel", "kinds_b"
-        super().__init__(PRESETS, controls, page, data, view)
+        super().__init__(PRESETS, controls, data, view)
         self.observe(self._lead, "kind_b")
         self.observe(self._follow, "kinds_b")
 
@@ -139,7 +139,13 @@ class NormExplorer(Explorer):
         network, image = self._network("Lite0"), photos.load("cat")
         x, eps = network.normalize(image), self.eps
         trained = network.maps("cat", x, (RUNNING,) * len(STAGES), eps)
-        data = {"stages": STAGES, "all": KINDS, "kinds": PAGE_KINDS, "network": "Lite0", "photo": "cat"}
+        data = {
+            "stages": STAGES,
+            "all": KINDS,
+            "kinds": PAGE_KINDS,
+            "network": "Lite0",
+            "photo": "cat",
+        }
         data |= {"eps": eps, "rounding": ROUNDING, "picture": png(image[0, :, ::2, ::2], 64)}
         data |= {"a": [], "reach": [], "relative": [], "d": []}
         rows: dict[tuple[str, ...], Row] = {}
@@ -209,7 +215,11 @@ def share(relative: float, low: float = 1e-8, high: float = 10.0) -> float:
 
 def times(relative: float) -> str:
     """A relative difference as a multiple of rounding, in words."""
-    return "rounding" if relative <= ROUNDING else f"{float(f'{relative / ROUNDING:.2g}'):,.0f} × rounding"
+    return (
+        "rounding"
+        if relative <= ROUNDING
+        else f"{float(f'{relative / ROUNDING:.2g}'):,.0f} × rounding"
+    )
 
 
 def _check(state: Mapping[str, Any]) -> None:

@@ -35,17 +35,15 @@ export function panels({ all, beyond }, { eps, layer }, { layers, limits, axes: 
   const inside = (some) => some.filter(({ at }) => at === chosen);
   const xs = Array.from({ length: 80 }, (_, i) => x.low * (x.high / x.low) ** (i / 79));
   const curve = xs.map((v) => Math.abs(error(v, trained, eps)));
+  const above = curve.map((e) => Math.max(1, e));
   const area = (kind, floor, ys) => ({ kind, x: [x.low, ...xs, x.high], y: [floor, ...ys, floor] });
   // How many channels have about this variance: a hill of at most half the height.
   const hill = (kind, some) => {
     const counts = xs.map(() => 0);
     for (const { v } of some) counts[Math.round(79 * Math.max(0, Math.log(v / x.low) / Math.log(x.high / x.low)))] += 1;
     const top = 2 * Math.max(...counts, 1);
-    return area(
-      kind,
-      y.low,
-      counts.map((count) => y.low * (y.high / y.low) ** (count / top)),
-    );
+    const heights = counts.map((count) => y.low * (y.high / y.low) ** (count / top));
+    return area(kind, y.low, heights);
   };
   const dots = (kind, some) => ({
     kind,
@@ -63,17 +61,14 @@ export function panels({ all, beyond }, { eps, layer }, { layers, limits, axes: 
     kind: "plot",
     title: of,
     note: "Point at a channel; a click picks its layer.",
-    ...{ x, y },
+    x,
+    y,
     dots: [dots("many", all), dots("chosen", inside(all))],
     lines: [
       ...limits.map(([limit]) => ({ kind: "thin", x: [x.low, x.high], y: [limit, limit] })),
       hill("filled", all),
       hill("warm", inside(all)),
-      area(
-        "gap",
-        1,
-        curve.map((e) => Math.max(1, e)),
-      ),
+      area("gap", 1, above),
       { kind: "dashed", x: [trained, trained], y: [y.low, y.high] },
       { kind: "ink", x: xs, y: curve },
     ],

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from traitlets import Float, Unicode
 
-from helpers.course.explorers.explorer import HERE, Control, Explorer
+from helpers.course.explorers.explorer import Control, Explorer
 from helpers.networks import backbones
 from helpers.norms import norm_layers
 from helpers.text import short
@@ -47,6 +47,7 @@ class ScaleExplorer(Explorer):
     layers". ValueError for a network that has nothing to show.
     """
 
+    modules = "plot.js", "scale.js"
     eps, layer = Float(1e-5).tag(sync=True), Unicode().tag(sync=True)
 
     def __init__(self, network: str | nn.Module = "lite0"):
@@ -82,10 +83,7 @@ class ScaleExplorer(Explorer):
             "axes": self._axes,
             "of": self._of,
         }
-        super().__init__(presets, controls, (HERE / "scale.js").read_text(encoding="utf-8"), data)
-
-    def stored(self, state: dict[str, Any], frame: dict[str, Any]) -> None:
-        """Nothing: the page computes all."""
+        super().__init__(presets, controls, data)
 
     def draw(self, state: dict[str, Any]) -> dict[str, Any]:
         """Count the channels whose scale is off. ValueError for an eps or a layer that is none."""

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from helpers.figures import BLACK, BLUE, ORANGE, PIXELS, activation_map, difference_map, figure, png
+from helpers.figures import BLACK, BLUE, ORANGE, activation_map, difference_map, figure, png
 
 Panel = Mapping[str, Any]
 SHARPNESS = 2  # picture pixels for each px of the page
@@ -38,9 +38,13 @@ def _rows(panel: Panel) -> list[tuple[int, float, Callable]]:
     if kind == "maps":
         return [(len(panel["maps"]), 2.6, lambda axes: _maps(axes, panel["maps"]))]
     if kind == "cards":
-        pictured = any(key in card for row in panel["rows"] for card in row for key in ("map", "png"))
+        pictured = any(
+            key in card for row in panel["rows"] for card in row for key in ("map", "png")
+        )
         height = 1.9 if pictured else 0.7
-        return [(len(row), height, lambda axes, row=row: _cards(axes, row)) for row in panel["rows"]]
+        return [
+            (len(row), height, lambda axes, row=row: _cards(axes, row)) for row in panel["rows"]
+        ]
     draw = {"bars": _bars, "image": _image, "plot": _plot}[kind]
     height = {"bars": 0.35 * len(panel.get("rows", ())) + 0.4, "image": 3.4, "plot": 3.0}[kind]
     return [(1, height, lambda axes: draw(axes[0], panel))]
@@ -78,19 +82,23 @@ def _bars(ax: Axes, panel: Panel) -> None:
     ax.barh([row["label"] for row in rows], [row.get("first", 0) for row in rows], color=BLUE)
     ax.barh([row["label"] for row in rows], [row.get("floor", 0) for row in rows], color="#999999")
     for number, row in enumerate(rows):
-        ax.text(min(max(row["share"], row.get("floor", 0)), 1) + 0.01, number, row["text"], va="center", fontsize=10)
+        ax.text(
+            min(max(row["share"], row.get("floor", 0)), 1) + 0.01,
+            number,
+            row["text"],
+            va="center",
+            fontsize=10,
+        )
 
 
 def _image(ax: Axes, panel: Panel) -> None:
     _picture(ax, {"png": panel["png"]})
     ax.set_title(panel["title"], fontsize=10)
-    for number, one in enumerate(panel["boxes"], 1):
+    for one in panel["boxes"]:
         x0, y0, x1, y1 = one["box"]
         line = "--" if one["kind"] in ("truth", "own dashed") else "-"
         color = KINDS.get(one["kind"]) or one["color"]
-        ax.add_patch(
-            Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=color, ls=line, lw=1.5)
-        )
+        ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=color, ls=line, lw=1.5))
         if one.get("text"):
             ax.text(x0, y0, one["text"], color="white", fontsize=8, backgroundcolor=color)
 
