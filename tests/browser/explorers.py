@@ -80,6 +80,8 @@ class Explorer(NamedTuple):
             hand.press(button(box, change.control))
         elif control.evaluate("c => c.tagName") == "SELECT":
             hand.choose(control, change.value)
+        elif control.get_attribute("type") == "number":
+            hand.enter(control, change.value)
         else:
             control.press(change.value)
         says(box, change.words)
@@ -119,6 +121,47 @@ EXPLORERS = [
             Change("network", "ResNet-50", "missing normalization"),
         ],
         None,
+    ),
+    Explorer(
+        "ScaleExplorer",
+        "scale",
+        [
+            Change("eps", "End", "channels of 21,008 are scaled over 10 % too little"),
+            Change("layer", "all layers", "too little"),
+        ],
+        [],
+    ),
+    Explorer(
+        "BatchExplorer",
+        "batch",
+        [
+            Change("+ add one image", "", "running_var → 74 %"),
+            Change("images per batch", "End", "running_var → 100 %"),
+            Change("stage", "layer3", "of the variance of all 64 images"),
+        ],
+        [Change("any channel", "7", "of the variance of all 64 images")],
+        Change("any channel", "999", "channel"),
+    ),
+    Explorer(
+        "ScalingExplorer",
+        "scaling",
+        [Change("loader emits", "keras-caffe", "The loader emits keras-caffe")],
+        [
+            Change("picture", "coffee", "box"),
+            Change("network expects", "0-255", "the network expects 0-255"),
+            Change("brightness", "Home", "the network expects 0-255"),
+        ],
+    ),
+    Explorer(
+        "PyramidExplorer",
+        "pyramid",
+        [
+            Change("C4", "", "C4 is off by"),
+            Change("the body normalizes by", "FrozenBatchNorm, eps 0", "C4 is off by"),
+            Change("P3", "", "P3 is off by"),
+            Change("disc 100 %, P3", "", "disc"),
+        ],
+        [Change("channel", "3", "P3"), Change("picture", "scene 4", "P3")],
     ),
 ]
 NORM = EXPLORERS[0]
