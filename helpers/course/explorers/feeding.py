@@ -1,4 +1,4 @@
-"""A tensor taken for another format: what the scene detector is fed, and what comes of it."""
+"""A tensor in a format that the network does not expect: what it is fed, and what comes of it."""
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
@@ -117,8 +117,8 @@ class Feeding:
     ) -> View:
         """One forward pass for an image (3,H,W), and a second one before it has been fed rightly.
 
-        The image times `brightness`, cut off at 1, is emitted in one format of KNOWN and taken for
-        another. ValueError for an unknown format, and for maps that are not finite.
+        The image times `brightness`, cut off at 1, is emitted in one format of KNOWN, and the
+        network expects another. ValueError for an unknown format, and for maps that are not finite.
         """
         image, right, detected = self._right(image, brightness)
         emitted = convert(image, PLAIN, emits)

@@ -136,8 +136,8 @@ def _diagram(view: View, state: dict[str, Any], box: SureBox | None) -> dict[str
         "wide": True,
         "floor": share(ROUNDING),
         "rows": [
-            [{"title": "image → body", "text": state["picture"]}, *body, {"title": ""}],
-            [{"title": "heads ← FPN", "text": f"boxes: {len(view.boxes)}", "arrow": "←"}, *pyramid],
+            [{"title": "image", "text": state["picture"]}, *body, {"title": ""}],
+            [{"title": "heads", "text": f"boxes: {len(view.boxes)}", "arrow": "←"}, *pyramid],
         ],
     }
 

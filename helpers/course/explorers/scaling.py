@@ -38,7 +38,7 @@ PRESETS = {  # the names are those of pixels.loader_mistakes
 
 
 class ScalingExplorer(Explorer):
-    """A loader, the scene detector and a picture: what is emitted, what is expected, what is found.
+    """A loader, the scene detector and a picture: what it emits, what it expects, what it finds.
 
     Traits: `emits` and `expects`, formats of helpers.inputs.pixels.KNOWN; `picture`; `brightness`,
     by which the picture is multiplied before the loader has it. `model`: the detector if it is
@@ -102,7 +102,7 @@ def _chain(view: View, brightness: float) -> dict[str, Any]:
         {"title": f"picture{times}{cut}", "text": str(Span.of(view.image))},
         {"title": "loader", "text": f"emits {view.emitted}"},
     ]
-    for title, point in (("normalized", ENTERING), ("first convolution", LEAVING)):
+    for title, point in (("normalized", ENTERING), ("conv1", LEAVING)):
         now, right = map(str, view.spans[point])
         text = f"{now}, as is right" if now == right else f"{now}, right: {right}"
         cards.append({"title": title, "text": text, "warn": now != right})
