@@ -14,62 +14,55 @@ from torch.nn.parameter import is_lazy
 KNOWN = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 START = {"running_mean": 0.0, "running_var": 1.0, "weight": 1.0, "bias": 0.0}
 HALVES = (torch.float16, torch.bfloat16)
-HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks"
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
 IMAGES = 4
 
 
 class Mode(NamedTuple):
     """What a layer does in train or eval mode; None where it was not tried.
 
-    `mixes_images`: an output depends on other images of the batch. `statistics_move`: a forward
-    pass changes its buffers. `refuses_one_value`: it takes no batch of one value per channel.
+    An output depends on other images; buffers change; one value per channel is refused.
     """
 
-    mixes_images: bool | None = None
-    statistics_move: bool | None = None
+    mixes_images: bool
+    statistics_move: bool
     refuses_one_value: bool | None = None
 
 
 class Behavior(NamedTuple):
     """What a layer does: `now`, after train() and after eval(); `untried` says why it was not run.
 
-    `eps` is solved from outputs if `eps_measured`, else told by an attribute. `eps_settable`: the
-    layer uses its attribute `eps`. `affine_trains`: a weight or bias gets a gradient; None without
-    them. `dtypes`: what comes out of float16 and bfloat16; None where it refuses them.
+    `eps` is solved from outputs if `eps_measured`, else an attribute, and `eps_settable` by that.
+    `affine_trains`: a weight or bias gets a gradient; None without them. `dtypes`: what comes out
+    of float16 and bfloat16; None where it refuses them.
     """
 
-    untried: str
     now: Mode
     in_train: Mode
     in_eval: Mode
     eps: float | None
-    eps_measured: bool
-    eps_settable: bool
     affine_trains: bool | None
-    dtypes: dict[torch.dtype, torch.dtype | None]
+    eps_settable: bool
+    eps_measured: bool = False
+    dtypes: dict[torch.dtype, torch.dtype | None] = {}
+    untried: str = ""
 
     @property
     def is_frozen(self) -> bool:
         """Whether no mode mixes images or moves statistics."""
         return not any((*self.now[:2], *self.in_train[:2]))
 
-    @property
-    def is_held_by_eval(self) -> bool:
-        """Whether it neither mixes images nor moves statistics, but would after train()."""
-        return not any(self.now[:2]) and any(self.in_train[:2])
-
 
 def norm_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Find the normalization layers of a model: qualified name → layer, in order of registration.
 
-    A layer is of a known class, holds running statistics, or shows with small inputs that it
-    normalizes. A shared layer appears once, under its first name; the model itself under "".
+    A shared layer appears once, under its first name; the model itself under "".
     """
     return {name: module for name, module in model.named_modules() if is_norm_layer(module)}
 
 
 def is_norm_layer(module: nn.Module) -> bool:
-    """Tell whether a module is a normalization layer; see `norm_layers`."""
+    """Tell whether a module is of a known class, holds statistics, or normalizes small inputs."""
     if isinstance(module, KNOWN) or has_statistics(module):
         return True
     own = [p for p in module.parameters(recurse=False) if not is_lazy(p)]
@@ -86,22 +79,17 @@ def has_statistics(module: nn.Module) -> bool:
 
 def channels(layer: nn.Module) -> int | None:
     """How many values its statistics or affine parameters hold; None where it has neither."""
-    for name in ("running_var", "weight", "num_features", "num_channels"):
-        value = getattr(layer, name, None)
-        if isinstance(value, Tensor) and not is_lazy(value):
-            return value.numel()
-        if isinstance(value, int) and value:
-            return value
+    told = (getattr(layer, n, 0) for n in ("running_var", "weight", "num_features", "num_channels"))
     sizes = {p.numel() for p in layer.parameters(recurse=False) if not is_lazy(p)}
-    return sizes.pop() if len(sizes) == 1 else None
+    counts = [t.numel() if isinstance(t, Tensor) else t for t in told if not is_lazy(t)]
+    counts += sizes if len(sizes) == 1 else ()
+    return next((count for count in counts if isinstance(count, int) and count), None)
 
 
 def told_eps(layer: nn.Module) -> float | None:
     """The eps that a layer's attributes tell; None where none does."""
-    for name in ("eps", "epsilon", "variance_epsilon"):
-        if isinstance(value := getattr(layer, name, None), int | float):
-            return float(value)
-    return None
+    told = (getattr(layer, name, None) for name in ("eps", "epsilon", "variance_epsilon"))
+    return next((float(eps) for eps in told if isinstance(eps, int | float)), None)
 
 
 def probe_all(layers: dict[str, nn.Module]) -> dict[str, Behavior]:
@@ -134,75 +122,62 @@ def probe(layer: nn.Module) -> Behavior:
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         torch.default_generator.manual_seed(0)  # torch.manual_seed would seed the GPUs, too
         warnings.simplefilter("ignore")  # on mixed dtypes
-        if (shape := _shape(layer)) is None:
-            return told._replace(untried="no input was found that they take")
         try:
-            return _tried(layer, shape, told)
+            return _tried(layer, told)
         except Exception as error:  # the layer is not ours
             return told._replace(untried=f"when tried, they raise {type(error).__name__}")
 
 
 def _told(layer: nn.Module) -> Behavior:
-    by_batch = isinstance(layer, _BatchNorm) and not _is_called_frozen(layer)
+    named_frozen = any("FrozenBatchNorm" in base.__name__ for base in type(layer).__mro__)
+    by_batch = isinstance(layer, _BatchNorm) and not named_frozen
     stored = getattr(layer, "running_mean", None) is not None
     moves = by_batch and stored and layer.track_running_stats and layer.momentum != 0
     in_train, in_eval = Mode(by_batch, moves), Mode(by_batch and not stored, False)
+    own = [p.requires_grad for p in layer.parameters(recurse=False)]
+    trains = any(own) if own or layer._buffers.get("weight") is not None else None
     settable = isinstance(getattr(layer, "eps", None), int | float)
-    own = [*layer.parameters(recurse=False)]
-    affine = own or isinstance(layer._buffers.get("weight"), Tensor)
-    trains = any(p.requires_grad for p in own) if affine else None
     now = in_train if layer.training else in_eval
-    return Behavior("", now, in_train, in_eval, told_eps(layer), False, settable, trains, {})
+    return Behavior(now, in_train, in_eval, told_eps(layer), trains, settable)
 
 
-def _tried(layer: nn.Module, shape: tuple[int, ...], told: Behavior) -> Behavior:
+def _tried(layer: nn.Module, told: Behavior) -> Behavior:
+    if (shape := _shape(layer)) is None:
+        return told._replace(untried="no input was found that they take")
     in_train, in_eval = (_mode(layer, shape, training) for training in (True, False))
-    other = _twin(layer, None)
+    now, eps, other = in_train if layer.training else in_eval, _eps(layer, shape), _twin(layer)
     with suppress(AttributeError):  # a property
         other.eps = 0.25
-    eps = _eps(layer, shape)
-    outputs = {half: _output(_twin(layer, None), torch.rand(shape).to(half)) for half in HALVES}
-    return told._replace(
-        now=in_train if layer.training else in_eval,
-        in_train=in_train,
-        in_eval=in_eval,
-        eps=told.eps if eps is None else eps,
-        eps_measured=eps is not None,
-        eps_settable=eps is not None and _eps(other, shape) == 0.25,
-        affine_trains=told.affine_trains and _gets_gradient(_twin(layer), shape),
-        dtypes={half: None if y is None else y.dtype for half, y in outputs.items()},
-    )
+    settable = eps is not None and _eps(other, shape) == 0.25
+    twin = _twin(layer)
+    with torch.enable_grad():
+        y = twin(torch.rand(shape, dtype=torch.float64))
+        if y.requires_grad:
+            (y * torch.rand_like(y)).sum().backward()
+    gradients = [p.grad for p in twin.parameters(recurse=False) if p.grad is not None]
+    trains = told.affine_trains and any(bool(gradient.any()) for gradient in gradients)
+    outputs = {half: _output(layer, torch.rand(shape).to(half)) for half in HALVES}
+    dtypes = {half: None if y is None else y.dtype for half, y in outputs.items()}
+    known = (told.eps, False) if eps is None else (eps, True)
+    return Behavior(now, in_train, in_eval, known[0], trains, settable, known[1], dtypes)
 
 
-def _is_called_frozen(layer: nn.Module) -> bool:
-    return any("FrozenBatchNorm" in base.__name__ for base in type(layer).__mro__)
-
-
-def _twin(layer: nn.Module, dtype: torch.dtype | None = torch.float64) -> nn.Module:
-    """A copy on the CPU that shares no tensor, has no hooks, and scales and shifts no channel."""
-    twin = copy.copy(layer)
-    if isinstance(layer, nn.SyncBatchNorm) and not _is_called_frozen(layer):  # runs on GPUs only
-        twin.__class__, twin._check_input_dim = nn.BatchNorm2d, lambda _: None
-    empty = {table: {} for table in HOOKS}
-    children = {name: child and _twin(child, dtype) for name, child in layer._modules.items()}
-    parameters, buffers = dict(layer._parameters), dict(layer._buffers)
-    vars(twin).update(empty, _parameters=parameters, _buffers=buffers, _modules=children)
-    for held in (vars(twin), parameters, buffers):
-        for name, t in held.items():
-            if isinstance(t, Tensor):
-                clone = t.detach().cpu().clone().to(dtype if t.is_floating_point() else None)
-                if name in START:
-                    clone.fill_(START[name])
-                parameter = isinstance(t, nn.Parameter)
-                held[name] = nn.Parameter(clone, t.requires_grad) if parameter else clone
-    return twin
+def _twin(layer: nn.Module, double: bool = True) -> nn.Module:
+    """A copy on the CPU that has no hooks, and scales and shifts no channel."""
+    hooks = {id(vars(m)[table]): {} for m in layer.modules() for table in HOOKS}
+    twin = copy.deepcopy(layer, hooks).cpu()
+    for module in twin.modules():
+        if type(module) is nn.SyncBatchNorm:  # runs on GPUs only
+            module.__class__ = nn.BatchNorm2d
+        for name, t in (module._parameters | module._buffers).items():
+            if name in START and t is not None:
+                t.data.fill_(START[name])
+    return twin.double() if double else twin
 
 
 def _output(layer: nn.Module, x: Tensor) -> Tensor | None:
-    try:
-        return layer(x)
-    except Exception:  # a layer refuses an input in any way it likes
-        return None
+    with suppress(Exception):  # a layer refuses an input, or a copy, in any way it likes
+        return _twin(layer, x.dtype is torch.float64)(x)
 
 
 def _shape(layer: nn.Module) -> tuple[int, ...] | None:
@@ -211,7 +186,7 @@ def _shape(layer: nn.Module) -> tuple[int, ...] | None:
         return None
     last = layer.normalized_shape if isinstance(layer, nn.LayerNorm | nn.RMSNorm) else (count,)
     for sizes in ((count, 2, 2), (count,), (count, 2), (count, 2, 2, 2), (2, *last)):
-        y = _output(_twin(layer), torch.rand(IMAGES, *sizes, dtype=torch.float64))
+        y = _output(layer, torch.rand(IMAGES, *sizes, dtype=torch.float64))
         if getattr(y, "shape", None) == (IMAGES, *sizes):
             return y.shape
     return None
@@ -261,11 +236,3 @@ def _eps(layer: nn.Module, shape: tuple[int, ...]) -> float | None:
         if abs(first - again) <= 1e-3 * max(abs(first), 1e-9):
             return float(f"{first:.5g}") if first > 1e-13 else 0.0
     return None
-
-
-def _gets_gradient(twin: nn.Module, shape: tuple[int, ...]) -> bool:
-    with torch.enable_grad():
-        y = twin(torch.rand(shape, dtype=torch.float64))
-        if y.requires_grad:
-            (y * torch.rand_like(y)).sum().backward()
-    return any(p.grad is not None and bool(p.grad.any()) for p in twin.parameters(recurse=False))

@@ -13,8 +13,8 @@ import pytest
 import timm
 import timm.layers
 import torch
-import torch.nn.functional as F
 import torchvision
+from test_probe import AlwaysEval, HiddenEps
 from torch import nn
 from torchvision.models import get_model, mobilenet_v3_large, resnet18, vgg16_bn
 from torchvision.models.detection import FasterRCNN
@@ -128,8 +128,6 @@ def test_without_values_or_affine_or_statistics_or_input_yet_the_row_says_so():
     assert [row[2] for row in found.table().rows] == ["1e-5", "1e-5", "1e-5 (told)"]
     assert "What 2 layers do is told by their attributes, not tried" in found.notes[0]
 
-
-def test_a_layer_that_breaks_when_tried_is_told():
     class Breaks(nn.BatchNorm2d):
         def forward(self, x):
             return super().forward(x if self.training else x.no_such_method())
@@ -138,17 +136,13 @@ def test_a_layer_that_breaks_when_tried_is_told():
     assert found.layers[0].untried == "when tried, they raise AttributeError"
 
 
-def test_layers_are_held_once_and_models_may_have_none():
-    bn = nn.BatchNorm2d(4)
+def test_layers_are_held_once_models_may_have_none_and_wrappers_are_looked_through():
+    bn, model = nn.BatchNorm2d(4), fixed(nn.BatchNorm2d(4))
     assert len(audit(nn.ModuleDict({"a": bn, "b": nn.Sequential(bn)})).layers) == 1
-    found = audit(nn.Linear(2, 2))
-    assert repr(found) == "Linear: no normalization layers. No findings."
-    assert found.layers == found.findings == ()
-    assert audit(nn.Linear(1, 1), "resnet18").recipe is None
-
-
-def test_wrappers_are_looked_through():
-    model = fixed(nn.BatchNorm2d(4))
+    assert repr(found := audit(nn.Linear(2, 2))) == "Linear: no normalization layers. No findings."
+    assert (
+        found.layers == found.findings == () and audit(nn.Linear(1, 1), "resnet18").recipe is None
+    )
     assert audit(nn.DataParallel(torch.compile(model))) == audit(model)
     assert hash(audit(model)) and audit(model).findings
 
@@ -179,17 +173,17 @@ def test_nothing_changes_and_no_model_is_run_without_an_example():
     def fail(*args):
         raise AssertionError("it ran")
 
-    for model in (mobile_detector(), lived_in(resnet18()).train()):
+    images = [rand(3, 64, 64)], rand(2, 3, 64, 64)
+    for model, example in zip(
+        (mobile_detector(), lived_in(resnet18()).train()), images, strict=True
+    ):
         handle = model.register_forward_pre_hook(fail)
         state, *rest = portrait(model)
         generator = torch.get_rng_state()
         audit(model, model, batch_size=1)
         assert portrait(model)[1:] == tuple(rest)
         handle.remove()
-        audit(
-            model,
-            example=[rand(3, 64, 64)] if isinstance(model, FasterRCNN) else rand(2, 3, 64, 64),
-        )
+        audit(model, example=example)
         state_after, *rest_after = portrait(model)
         assert rest_after == rest and state_after.keys() == state.keys()
         assert all(torch.equal(state[key], state_after[key]) for key in state)
@@ -199,12 +193,13 @@ def test_nothing_changes_and_no_model_is_run_without_an_example():
 # No findings where there is no trap
 
 
-class FixedBatchNorm(nn.BatchNorm2d):
-    """Always normalizes by running statistics, as many copies of this name do."""
-
-    def forward(self, x):
-        values = self.running_mean, self.running_var, self.weight, self.bias
-        return F.batch_norm(x, *values, False, 0, self.eps)
+def batch_statistics_nowhere_frozen():
+    """Norms that train, or that use no batch, whatever is frozen in or around them."""
+    yield nn.BatchNorm2d(4)
+    yield nn.BatchNorm2d(4, affine=False)
+    yield nn.GroupNorm(2, 4).requires_grad_(False)
+    yield FrozenBatchNorm2d(4)
+    yield nn.InstanceNorm2d(4, affine=True).requires_grad_(False)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +213,8 @@ class FixedBatchNorm(nn.BatchNorm2d):
         lambda: resnet_detector(nn.BatchNorm2d, trainable_layers=5),
         lambda: lived_in(timm.create_model("tf_efficientnet_b0")),
         lambda: timm.layers.freeze_batch_norm_2d(lived_in(timm.create_model("resnet18"))),
-        lambda: fixed(FixedBatchNorm(4)).train(),
+        lambda: fixed(AlwaysEval(4)).train(),
+        lambda: nn.Sequential(*map(lived_in, map(pair, batch_statistics_nowhere_frozen()))),
     ],
 )
 def test_a_model_without_a_trap_has_no_finding(make):
@@ -226,19 +222,6 @@ def test_a_model_without_a_trap_has_no_finding(make):
 
 
 # eps-differs
-
-
-class HiddenEps(nn.Module):
-    """As transformers' frozen layers: eps is a local of forward."""
-
-    def __init__(self, channels, eps=1e-5):
-        super().__init__()
-        for name, value in dict(weight=1, bias=0, running_mean=0, running_var=1).items():
-            self.register_buffer(name, torch.full((channels,), float(value)))
-
-    def forward(self, x):
-        scale = (self.weight * (self.running_var + 1e-5).rsqrt())[:, None, None]
-        return x * scale + self.bias[:, None, None] - self.running_mean[:, None, None] * scale
 
 
 def test_an_eps_inside_forward_is_compared_with_the_recipe():
@@ -305,18 +288,12 @@ def test_the_scale_error_in_words():
     assert "+4.8 % at v = 0.01, ×1.41 at v = 1e-3, ×3.16 at v = 1e-4" in meaning
 
 
-SOME = {"mobilenet_v3_small": True, "resnet34": False, "resnet18": False}
-
-
-def test_recipes_are_told_by_shapes():
-    for name, eps_differs in SOME.items():
+def test_recipes_are_told_by_shapes_also_in_parts(stand_in):
+    for name, differs in {"mobilenet_v3_small": True, "resnet34": False, "resnet18": False}.items():
         model = lived_in(get_model(name))
         assert audit(model).recipe == name and not audit(model).findings
         found = audit(nn.ModuleDict({"net": freeze(model, eps=1e-5)}))
-        assert found.recipe == name and codes(found) == ["eps-differs"] * eps_differs
-
-
-def test_vgg_is_compared_with_its_recipe_also_in_parts(stand_in):
+        assert found.recipe == name and codes(found) == ["eps-differs"] * differs
     model = lived_in(vgg16_bn(init_weights=False), 1e-4, 2e-4)
     found = audit(freeze(model, eps=0.0))
     assert found.recipe == "vgg16_bn" and len(the("eps-differs", found).layers) == 13
@@ -335,19 +312,16 @@ def test_timm_models_are_compared_with_their_own_architecture():
     assert len(the("eps-differs", audit(nn.Sequential(frozen))).layers) == 49
 
 
-def test_unknown_or_untrained_models_are_compared_with_nothing(lite0):
+def test_what_is_unknown_or_untrained_or_without_data_is_compared_with_nothing(
+    lite0, monkeypatch, tmp_path
+):
     for model in (freeze(lite0, 1e-5), mobilenet_v3_large(norm_layer=nn.BatchNorm2d)):
         assert audit(model).recipe is None and not audit(model).findings
     with torch.device("meta"):
         assert audit(mobilenet_v3_large(norm_layer=nn.BatchNorm2d)).recipe is None
-
-
-def test_without_data_only_the_look_up_is_missing(monkeypatch, tmp_path):
     monkeypatch.setattr("helpers.audit.recipes.FINGERPRINTS", tmp_path / "torchvision.json")
-    found = audit(lived_in(resnet18()))
-    assert (
-        "data/recipes is not here: give a recipe, as in audit(model, 'resnet50')" in found.notes[0]
-    )
+    [note] = audit(lived_in(resnet18())).notes
+    assert note == "data/recipes is not here: give a recipe, as in audit(model, 'resnet50')."
     assert audit(lived_in(resnet18()), "resnet18").recipe == "resnet18"
 
 
@@ -381,18 +355,16 @@ def test_a_recipe_is_compared_layer_by_layer(stand_in):
 
 
 def test_a_recipe_that_does_not_match_or_tells_no_eps(stand_in):
-    for recipe in ("resnet18", nn.BatchNorm2d(7)):
-        with pytest.raises(ValueError, match="^The recipe .* has other .* of the same architectur"):
+    for recipe, error, words in (
+        ("resnet18", ValueError, "^The recipe .* has other .* of the same architectur"),
+        (nn.BatchNorm2d(7), ValueError, "^The recipe .* has other .* of the same architectur"),
+        (1e-5, TypeError, "must be a model or a name, not float"),
+        ("resnet5", ValueError, "no model 'resnet5': did you mean resnet50"),
+    ):
+        with pytest.raises(error, match=words):
             audit(stand_in, recipe)
-    with pytest.raises(TypeError, match="must be a model or a name, not float"):
-        audit(stand_in, 1e-5)
-    with pytest.raises(ValueError, match="no model 'resnet5': did you mean resnet50"):
-        audit(stand_in, "resnet5")
     found = audit(nn.Sequential(nn.BatchNorm2d(4)), nn.Sequential(HiddenEps(4)))
     assert found.recipe is None and "eps is not compared with Sequential: no pair" in found.notes[0]
-
-
-def test_weights_of_another_kind_of_layer_are_named():
     model = resnet18(norm_layer=lambda channels: nn.GroupNorm(8, channels))
     found = audit(model, "resnet18")
     assert len(the("kind-differs", found).layers) == 20 and found.recipe is None
@@ -441,14 +413,15 @@ def test_eps_zero_matters_where_a_variance_is_small(lite0):
     for module in frozen.modules():
         if isinstance(module, FrozenBatchNorm2d):
             module.eps = 1e-3
-    assert not audit(frozen).findings
-
-
-def test_eps_zero_is_no_finding_elsewhere():
-    assert not audit(freeze(lived_in(pair(nn.BatchNorm2d(4))), eps=0.0)).findings
     bn = nn.BatchNorm2d(2)
     bn.running_var.fill_(1e-8)
-    assert not audit(bn.eval()).findings and not audit(freeze(bn)).findings
+    for model in (
+        frozen,
+        freeze(lived_in(pair(nn.BatchNorm2d(4))), eps=0.0),
+        bn.eval(),
+        freeze(bn),
+    ):
+        assert not audit(model).findings
     model = build("fasterrcnn_resnet50_fpn", "coco")  # no values to judge by, and it says so
     assert not audit(model).findings and "they hold no values" in audit(model).notes[0]
 
@@ -526,26 +499,16 @@ def test_where_there_are_no_statistics_neither_eval_nor_freezing_is_advised():
     model = fixed(nn.BatchNorm2d(4, track_running_stats=False))
     for mode in (True, False):
         finding = the("batch-statistics", audit(model.train(mode)))
-        assert (
-            "Neither eval() nor freezing" in finding.advice
-            and "in eval mode, too" in finding.meaning
-        )
+        assert "Neither eval() nor freezing" in finding.advice
+        assert "in eval mode, too" in finding.meaning
     mended = pair(nn.BatchNorm2d(4))
     mended.load_state_dict(model.state_dict(), strict=False)
     mended = recalibrate(mended.requires_grad_(False).eval(), [rand(4, 3, 8, 8)])
     assert not audit(mended).findings and not audit(freeze(mended).train()).findings
 
 
-def test_when_frozen_layers_do_not_use_the_batch():
-    for norm in (
-        nn.BatchNorm2d(4),
-        nn.BatchNorm2d(4, affine=False),
-        nn.GroupNorm(2, 4).requires_grad_(False),
-        FrozenBatchNorm2d(4),
-        nn.InstanceNorm2d(4, affine=True).requires_grad_(False),
-    ):
-        assert not audit(lived_in(pair(norm))).findings, norm
-    for channels, second in ((3, nn.ReLU()), (4, nn.BatchNorm2d(4))):  # what feeds the last layer?
+def test_a_frozen_convolution_further_away_or_of_other_channels_does_not_count():
+    for channels, second in ((3, nn.ReLU()), (4, nn.BatchNorm2d(4))):
         model = nn.Sequential(pair(second), nn.BatchNorm2d(channels))
         model[0][0].requires_grad_(False)
         assert "1" not in sum((f.layers for f in audit(model).findings), ())
@@ -671,32 +634,25 @@ def test_statistics_that_never_moved():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_frozen_layers_promote(dtype):
     act = timm.layers.freeze_batch_norm_2d(nn.Sequential(timm.layers.BatchNormAct2d(4)))[0]
-    name = str(dtype).removeprefix("torch.")
-    for norm, promotes in (
-        (FrozenBatchNorm2d(4), True),
-        (act, True),
-        (nn.BatchNorm2d(4).eval(), False),
-    ):
+    name, x = str(dtype).removeprefix("torch."), rand(1, 3, 4, 4).to(dtype)
+    for norm in (FrozenBatchNorm2d(4), act, nn.BatchNorm2d(4).eval()):
+        promotes = not isinstance(norm, nn.BatchNorm2d)
         model = nn.Sequential(nn.Conv2d(3, 4, 1), lived_in(norm), nn.Conv2d(4, 4, 1)).to(dtype)
         model[1].float()
-        found, x = audit(model), rand(1, 3, 4, 4).to(dtype)
-        assert codes(found) == ["promotes"] * promotes
+        assert codes(found := audit(model)) == ["promotes"] * promotes
         assert model[:2](x).dtype == (torch.float32 if promotes else dtype)
         if promotes:
-            finding = the("promotes", found)
+            [finding] = found.findings
             assert f"the {name} of the layers in front into float32" in finding.meaning
             assert f"model.to(torch.{name})" in finding.advice
-            if norm is not act:
-                assert unfreeze(model).eval()(x).dtype == dtype
-                assert not audit(unfreeze(model).eval()).findings
+        if type(norm) is FrozenBatchNorm2d:
+            assert unfreeze(model).eval()(x).dtype == dtype
+            assert not audit(unfreeze(model).eval()).findings
         with pytest.raises(RuntimeError) if promotes else nullcontext():
             model(x)
         assert not audit(model.to(dtype)).findings and model(x).dtype == dtype
-
-
-def test_a_frozen_layer_with_no_convolution_right_before_it_is_held_against_all():
     model = nn.Sequential(lived_in(FrozenBatchNorm2d(3)), nn.ReLU(), nn.Conv2d(3, 4, 1).half())
-    assert the("promotes", audit(model)).layers == ("0",)
+    assert the("promotes", audit(model)).layers == ("0",)  # no convolution right before it
     assert not audit(nn.Sequential(model, nn.Conv2d(4, 4, 1))).findings  # of two dtypes: not known
 
 
@@ -714,29 +670,31 @@ def test_layers_in_plain_containers_are_named():
     model = Steps(list)
     model.steps.append(pair(nn.BatchNorm2d(4)))  # registered nowhere
     model = nn.Sequential(model)
-    assert the("held-twice", audit(model)).layers == ("0.bn", "0.steps.2.1")
+    assert the("held-twice", audit(model)).layers == ("0.bn", "0.steps[2].1")
 
 
 # The result
 
 
 def test_the_summary_in_the_terminal():
-    assert repr(audit(pair(FrozenBatchNorm2d(4)))) == (
-        "Sequential: 1 FrozenBatchNorm2d, eps 1e-5. 1 finding.\n"
-        "\n"
-        "layers  class              eps   statistics move  mixes images  affine trains  "
-        "of float16  smallest variance\n"
-        "1       FrozenBatchNorm2d  1e-5  no               no            no             "
-        "float32     1\n"
-        "\n"
-        "never-calibrated: 1 layer (1)\n"
-        "  Frozen with mean 0, variance 1, weight 1 and bias 0, as they were made: they do "
-        "nothing, and never\n"
-        "  will.\n"
-        "  → Load trained weights, or build the model with BatchNorm2d (norm_layer=) and freeze it "
-        "after\n"
-        "  training or calibrating it."
+    found = audit(pair(FrozenBatchNorm2d(4)))
+    assert found.table().header[:5] == ("layers", "class", "eps", "statistics move", "mixes images")
+    assert found.table().header[5:] == ("affine trains", "of float16", "smallest variance")
+    assert found.table().rows == [
+        ("1", "FrozenBatchNorm2d", "1e-5", "no", "no", "no", "float32", "1")
+    ]
+    said = repr(found).removeprefix(
+        f"Sequential: 1 FrozenBatchNorm2d, eps 1e-5. 1 finding.\n\n{found.table()}\n\n"
     )
+    assert said.startswith(
+        "never-calibrated: 1 layer (1)\n  Frozen with mean 0, variance 1, weight"
+    )
+    assert "\n  → Load trained weights" in said and max(map(len, said.splitlines())) == 100
+    found, lines = audit(mobile_detector()), repr(audit(mobile_detector())).splitlines()
+    [row] = found.table().rows
+    smallest = min(layer.smallest_variance for layer in found.layers)
+    assert row[0] == f"{found.layers[0].name} and 45 more" and row[-1] == f"{smallest:.3g}"
+    assert len(lines) < 15 and not any(re.search(r"\d\.\d{4,}", line) for line in lines)
 
 
 def test_the_summary_in_a_notebook_has_the_same_words_escaped():
@@ -751,15 +709,6 @@ def test_the_summary_in_a_notebook_has_the_same_words_escaped():
     assert "success-color1" in audit(nn.Linear(1, 1))._repr_html_()
     found = audit(build("resnet18", "none"))
     assert found.notes and all(note in unescape(found._repr_html_()) for note in found.notes)
-
-
-def test_the_table_folds_equal_rows_and_the_summary_is_short():
-    found = audit(mobile_detector())
-    lines = repr(found).splitlines()
-    [row] = found.table().rows
-    smallest = min(layer.smallest_variance for layer in found.layers)
-    assert row[0] == f"{found.layers[0].name} and 45 more" and row[-1] == f"{smallest:.3g}"
-    assert len(lines) < 15 and not re.search(r"\d\.\d{4,}", repr(found))
 
 
 def test_the_dictionary_has_all_of_it(lite0):

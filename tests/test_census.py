@@ -15,9 +15,9 @@ from torchvision.ops import FrozenBatchNorm2d
 from helpers.audit.census import (
     build,
     census,
+    choices,
     counts,
     detection_builders,
-    pretrains_the_backbone,
     without_values,
 )
 
@@ -32,7 +32,6 @@ def no_download(monkeypatch):
 
 HEADS = "8 GroupNorm 1e-5"
 V1 = ("53 FrozenBatchNorm2d 1e-5", "53 BatchNorm2d 1e-5", "53 FrozenBatchNorm2d 0")
-WEIGHTS = ("default", "none", "coco")
 MOBILE = ("46 FrozenBatchNorm2d 1e-5", "46 BatchNorm2d 1e-5", "46 FrozenBatchNorm2d 1e-5")
 
 # default arguments, both weights None, COCO weights: as counted by hand on torchvision 0.28
@@ -88,14 +87,14 @@ def test_the_older_keypoint_weights_were_trained_with_eps():
 
 
 def test_a_builder_without_coco_weights_has_no_cell_for_them():
-    shown = census(["resnet18", "ssd300_vgg16"], ["coco", "none"])
+    shown = census(["resnet18", "ssd300_vgg16"])
     assert [re.split(" {2,}", line) for line in repr(shown).splitlines()] == [
-        ["builder", "COCO weights", "no weights"],
-        ["resnet18", "–", "20 BatchNorm2d 1e-5"],
-        ["ssd300_vgg16", "none", "none"],
+        ["builder", "default arguments", "no weights", "COCO weights"],
+        ["resnet18", "20 BatchNorm2d 1e-5", "20 BatchNorm2d 1e-5", "–"],
+        ["ssd300_vgg16", "none", "none", "none"],
     ]
     with pytest.raises(ValueError, match="torchvision has no model 'resnet5'"):
-        census(["resnet5"], ["coco"])
+        census(["resnet5"])
 
 
 # The models
@@ -190,13 +189,15 @@ def test_without_values_takes_any_builder():
 
 
 def test_which_builders_pretrain_the_backbone_alone():
-    assert pretrains_the_backbone("fasterrcnn_resnet50_fpn")
-    assert pretrains_the_backbone("fasterrcnn_resnet50_fpn", "default")
-    assert not pretrains_the_backbone("fasterrcnn_resnet50_fpn_v2", "default")
-    assert not any(pretrains_the_backbone("fcos_resnet50_fpn", w) for w in ("none", "coco"))
-    assert not any(
-        pretrains_the_backbone("resnet50", weights) for weights in ("pretrained", "none")
-    )
+    for name, weights, alone in (
+        ("fasterrcnn_resnet50_fpn", "pretrained", True),
+        ("fasterrcnn_resnet50_fpn", "default", True),
+        ("fasterrcnn_resnet50_fpn_v2", "default", False),
+        ("fcos_resnet50_fpn", "none", False),
+        ("fcos_resnet50_fpn", "coco", False),
+        ("resnet50", "pretrained", False),
+    ):
+        assert bool(choices(name)[weights].get("weights_backbone")) == alone
 
 
 def test_what_does_not_exist_is_refused_in_one_sentence():

@@ -61,6 +61,8 @@ TABLE = r"""
   what counts as kept: if at not in stays → if at
   cast: scale.to(x.dtype), shift.to(x.dtype) → scale, shift
   stale gradient: False)  # too late → True)  # too late
+03_frozen_batchnorm helpers/course/explorers/scale.py
+  counted error: abs(every) > 10 → abs(every) > 1
 03_frozen_batchnorm helpers/course/questions/03_frozen_batchnorm.yaml
   option: The 509 of a variance above 0 → The 500 of a variance above 0
 04_small_batches data/results/small_batches/runs.csv

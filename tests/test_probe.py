@@ -21,13 +21,13 @@ BATCH = Mode(True, True, True)
 class HiddenEps(nn.Module):
     """As transformers' frozen layers: eps is a local of forward."""
 
-    def __init__(self):
+    def __init__(self, channels=C):
         super().__init__()
         for name, value in dict(weight=1, bias=0, running_mean=0, running_var=1).items():
-            self.register_buffer(name, torch.full((C,), float(value)))
+            self.register_buffer(name, torch.full((channels,), float(value)))
 
     def forward(self, x):
-        scale = (self.weight * (self.running_var + 1e-3).rsqrt())[:, None, None]
+        scale = (self.weight * (self.running_var + 1e-5).rsqrt())[:, None, None]
         return x * scale + self.bias[:, None, None] - self.running_mean[:, None, None] * scale
 
 
@@ -74,7 +74,7 @@ LAYERS = {  # layer: (mode now, mode after train(), eps, whether the attribute s
     ),
     "frozen": (FrozenBatchNorm2d(C), NOTHING, NOTHING, 1e-5, True),
     "frozen, eps 0": (FrozenBatchNorm2d(C, eps=0.0), NOTHING, NOTHING, 0.0, True),
-    "hidden eps": (HiddenEps(), NOTHING, NOTHING, 1e-3, False),
+    "hidden eps": (HiddenEps(), NOTHING, NOTHING, 1e-5, False),
     "always eval": (AlwaysEval(C), NOTHING, NOTHING, 1e-5, True),
     "lies": (LiesAboutEps(C, eps=1e-5), BATCH, BATCH, 1e-2, False),
     "instance": (nn.InstanceNorm2d(C), NOTHING, NOTHING, 1e-5, True),
@@ -142,13 +142,25 @@ def test_what_normalizes_nothing_is_no_layer():
 
 
 def test_without_values_attributes_stand_in():
-    for layer, word in (
-        (nn.BatchNorm2d(C, device="meta"), "values"),
-        (nn.LazyBatchNorm2d(), "val"),
-    ):
+    for layer in (nn.BatchNorm2d(C, device="meta"), nn.LazyBatchNorm2d()):
         does = probe(layer)
-        assert word in does.untried and not does.eps_measured
+        assert does.untried == "they hold no values" and not does.eps_measured
         assert does.now[:2] == (True, True) and does.eps == 1e-5
+
+
+class Uncopied(OwnRMSNorm):
+    def __deepcopy__(self, memo):
+        raise RuntimeError("a lock, a stream")
+
+
+class UncopiedBatchNorm(nn.BatchNorm2d):
+    __deepcopy__ = Uncopied.__deepcopy__
+
+
+def test_what_cannot_be_copied_is_told_too():
+    assert list(norm_layers(nn.Sequential(Uncopied(), UncopiedBatchNorm(C)))) == ["1"]
+    does = probe(UncopiedBatchNorm(C, eps=1e-3))
+    assert does.untried and does.eps == 1e-3 and does.now[:2] == (True, True)
 
 
 def test_layers_of_one_kind_are_tried_once(monkeypatch):

@@ -1,24 +1,21 @@
 """The audit on the command line: python -m helpers.audit fasterrcnn_resnet50_fpn"""
 
 import argparse
-import importlib
 import json
 import os
+import pkgutil
 import sys
 
+from helpers.audit import Audit, audit, audit_builder
 from helpers.audit.census import detection_builders
-from helpers.audit.report import Audit
-from helpers.audit.traps import audit, audit_builder
 
 
-def audited(name: str, weights: str, batch_size: int | None) -> Audit:
+def _audited(name: str, weights: str, batch_size: int | None) -> Audit:
     """Audit a torchvision builder, or what the function `package.module:function` returns."""
-    module, colon, function = name.partition(":")
-    if not colon:
+    if ":" not in name:
         return audit_builder(name, weights, batch_size)
-    sys.path.insert(0, os.getcwd())
     try:
-        model = getattr(importlib.import_module(module), function)()
+        model = pkgutil.resolve_name(name)()
     except Exception as error:  # the function is not ours
         raise ValueError(f"{name} leads to no model: {type(error).__name__}, {error}") from None
     return audit(model, batch_size=batch_size)
@@ -36,13 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     names = options.model or detection_builders()
     try:
-        audits = {name: audited(name, options.weights, options.batch_size) for name in names}
+        audits = {name: _audited(name, options.weights, options.batch_size) for name in names}
     except (TypeError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     facts = {"models": {name: found.to_dict() for name, found in audits.items()}}
-    texts = "\n\n".join(map(repr, audits.values()))
-    print(json.dumps(facts, indent=2) if options.json else texts)
+    print(json.dumps(facts, indent=2) if options.json else "\n\n".join(map(repr, audits.values())))
     return int(any(found.findings for found in audits.values()))
 
 

@@ -10,90 +10,91 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
-from helpers.audit.report import Layer
+from helpers.audit.report import NOTES, Layer
 from helpers.probe import START, Behavior, channels, norm_layers, probe_all
 
 USUAL_EPS = 1e-5
 OWN = vars(nn.Module())  # attributes that hold registered modules and hooks
+POINTWISE = (nn.Sequential, nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout2d)
 
 
 class Norm(NamedTuple):
     """A layer with all that the findings are made from.
 
-    `fed_by`: the convolution or linear layer whose output it got from the example, else the one
-    registered right before it, if it has as many outputs. `inputs`: the shapes that it got.
+    `held`: its statistics and affine values, float64 (C,) on the CPU, as far as they have any.
+    `is_fixed`: its affine parameters, or those of what feeds it, take no gradient. `given`: the
+    dtype that it gets, if known. `gets_one_value`: per channel, from a batch.
     """
 
-    name: str
+    row: Layer
     layer: nn.Module
     does: Behavior
-    fed_by: nn.Module | None
-    inputs: list[torch.Size] | None
-
-    def values(self, name: str) -> Tensor | None:
-        """A float64 (C,) on the CPU, or None: not there, lazy, empty, or on the meta device."""
-        t = getattr(self.layer, name, None)
-        if not isinstance(t, Tensor) or is_lazy(t) or t.is_meta or not t.numel():
-            return None
-        return t.detach().cpu().double()
-
-    @property
-    def variance(self) -> Tensor | None:
-        """Its running variances, float64 (C,)."""
-        return self.values("running_var")
+    held: dict[str, Tensor]
+    is_fixed: bool
+    given: torch.dtype | None
+    gets_one_value: bool
+    is_reached: bool
 
     def is_at_start(self, *names: str) -> bool:
         """Whether what it holds of these is as it was made; detectron2 begins with 1 − eps."""
-        held = {name: v for name in names if (v := self.values(name)) is not None}
-        near = 2 * max(self.does.eps or 0, USUAL_EPS)
-        return all(((v - START[name]).abs() < near).all() for name, v in held.items())
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether its affine parameters, or those of what feeds it, take no gradient."""
-        in_front = (
-            [] if self.fed_by is None else [p.requires_grad for p in self.fed_by.parameters()]
-        )
-        return self.does.affine_trains is False or bool(in_front) and not any(in_front)
-
-    def row(self) -> Layer:
-        """What the audit's result has of it."""
-        variance, out = self.variance, self.does.dtypes.get(torch.float16)
-        return Layer(
-            name=self.name,
-            class_name=type(self.layer).__name__,
-            channels=channels(self.layer),
-            eps=self.does.eps,
-            momentum=getattr(self.layer, "momentum", None),
-            training=self.layer.training,
-            trainable=self.does.affine_trains,
-            smallest_variance=None if variance is None else variance.min().item(),
-            median_variance=None if variance is None else variance.median().item(),
-            eps_measured=self.does.eps_measured,
-            statistics_move=self.does.now.statistics_move,
-            mixes_images=self.does.now.mixes_images,
-            dtype=out and str(out).removeprefix("torch."),
-            untried=self.does.untried,
-        )
+        near = 2 * max(self.row.eps or 0, USUAL_EPS)
+        return all(((self.held[n] - START[n]).abs() < near).all() for n in names if n in self.held)
 
 
-def gather(model: nn.Module, example: Any = None) -> tuple[list[Norm], str]:
+def gather(model: nn.Module, batch_size: int | None, example: Any) -> tuple[dict[str, Norm], str]:
     """The normalization layers of a model, tried; and why it did not run on the example, if so."""
-    layers, inputs, fed_by, said, last = norm_layers(model), {}, {}, "", None
+    layers, norms = norm_layers(model), {}
+    tried, (fed_by, behind_one) = probe_all(layers), _registered(model, layers)
+    inputs, order, said = ({}, {}, "") if example is None else _run(model, layers, example)
+    if example is not None:
+        fed_by = {n: fed for n, fed in fed_by.items() if said and n not in inputs} | order
+    dtypes = {module.weight.dtype for module in model.modules() if isinstance(module, _ConvNd)}
+    for name, x in layers.items():
+        does, fed, shapes = tried[name], fed_by.get(name), inputs.get(name, ())
+        held = {n: t for n in START if isinstance(t := getattr(x, n, None), Tensor)}
+        held = {n: t for n, t in held.items() if not (is_lazy(t) or t.is_meta) and t.numel()}
+        held = {n: t.detach().cpu().double() for n, t in held.items()}
+        v, dtype = held.get("running_var"), does.dtypes.get(torch.float16)
+        variances = (None, None) if v is None else (v.min().item(), v.median().item())
+        told = channels(x), does.eps, getattr(x, "momentum", None), x.training, does.affine_trains
+        shown = does.eps_measured, does.now.statistics_move, does.now.mixes_images
+        dtype = dtype and str(dtype).removeprefix("torch.")
+        row = Layer(name, type(x).__name__, *told, *variances, *shown, dtype, does.untried)
+
+        in_front = [p.requires_grad for p in fed.parameters()] if fed else []
+        is_fixed = does.affine_trains is False or bool(in_front) and not any(in_front)
+        given = fed.weight.dtype if fed else [*dtypes][0] if len(dtypes) == 1 else None
+        one = name in behind_one or batch_size == 1 and isinstance(fed, nn.Linear)
+        one = batch_size in (None, 1) and one
+        if shapes:
+            one = any(shape.numel() == shape[1] for shape in shapes if len(shape) > 1)
+        is_reached = example is None or bool(said or shapes)
+        norms[name] = Norm(row, x, does, held, is_fixed, given, one, is_reached)
+    return norms, said
+
+
+def _registered(model: nn.Module, layers: Mapping[str, nn.Module]) -> tuple[dict, set]:
+    """What the order of registration tells: the convolution or linear layer in front of a layer,
+    if it has as many outputs; and, in nn.Sequential, which get one value per channel and image."""
+    fed_by, behind_one, last, one = {}, set(), None, False
     for name, module in model.named_modules():
+        in_order = isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Sequential)
+        one &= in_order
         if name in layers:
+            behind_one |= {name} if one else set()
             if last is not None and channels(module) == last.weight.shape[0]:
                 fed_by[name] = last
             last = None
-        elif isinstance(module, _ConvNd | nn.Linear) and not is_lazy(module.weight):
-            last = module
-    if example is not None:
-        inputs, order, said = _run(model, layers, example)
-        inputs = inputs if said else dict.fromkeys(layers, []) | inputs
-        fed_by |= {name: order.get(name) for name in inputs}
-    does = probe_all(layers)
-    return [Norm(n, x, does[n], fed_by.get(n), inputs.get(n)) for n, x in layers.items()], said
+        elif isinstance(module, _ConvNd | nn.Linear):
+            last = None if is_lazy(module.weight) else module
+            one = in_order if isinstance(module, nn.Linear) else one and not any(module.padding)
+        elif (size := getattr(module, "output_size", None)) is not None:
+            one = {*(size if isinstance(size, tuple) else (size,))} == {1}
+        elif type(module).__module__ != "torch.nn.modules.activation":
+            one &= isinstance(module, POINTWISE)
+    return fed_by, behind_one
 
 
 def _run(model: nn.Module, layers: Mapping[str, nn.Module], example: Any) -> tuple[dict, dict, str]:
@@ -109,9 +110,8 @@ def _run(model: nn.Module, layers: Mapping[str, nn.Module], example: Any) -> tup
     def after(module: nn.Module, _, args: tuple, output: Tensor) -> None:
         last.update(module=module, output=output)
 
-    args, kwargs = example if isinstance(example, tuple) else (example,), {}
-    if isinstance(example, Mapping):
-        args, kwargs = (), example
+    args = example if isinstance(example, tuple) else (example,)
+    args, kwargs = ((), example) if isinstance(example, Mapping) else (args, {})
     try:
         copied = copy.deepcopy(model)
         for (name, module), twin in zip(model.named_modules(), copied.modules(), strict=True):
@@ -126,23 +126,17 @@ def _run(model: nn.Module, layers: Mapping[str, nn.Module], example: Any) -> tup
                     copied.train()(*args, **kwargs)
     except Exception as error:  # the model is not ours
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return shapes, fed_by, f"The model did not run on the example to the end: {said}"
+        return shapes, fed_by, NOTES["not-run"].format(said)
     return shapes, fed_by, ""
 
 
 def held_in_containers(model: nn.Module) -> Iterator[str]:
     """The layers in plain lists, tuples and dicts: their registered names, or where they stand."""
     names = {layer: name for name, layer in norm_layers(model).items()}
-
-    def inside(value: Any, path: str) -> Iterator[str]:
-        if isinstance(value, nn.Module):
-            for name, layer in norm_layers(value).items():
-                yield names.get(layer, f"{path}.{name}".rstrip("."))
-        elif isinstance(value, list | tuple | dict):
-            for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-                yield from inside(item, f"{path}.{key}")
-
     for owner, module in model.named_modules():
-        for attribute, value in vars(module).items():
-            if attribute not in OWN and not isinstance(value, nn.Module):
-                yield from inside(value, f"{owner}.{attribute}".lstrip("."))
+        held = {key: x for key, x in vars(module).items() if key not in OWN}
+        held = {key: x for key, x in held.items() if isinstance(x, list | tuple | dict)}
+        for (attribute, *path), x in tree_flatten_with_path(held)[0]:
+            place = f"{owner}.{attribute.key}".lstrip(".") + keystr(path)
+            for name, layer in norm_layers(x).items() if isinstance(x, nn.Module) else ():
+                yield names.get(layer, f"{place}.{name}".rstrip("."))

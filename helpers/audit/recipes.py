@@ -14,9 +14,11 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from helpers import DATA
 from helpers.audit.census import build, without_values
+from helpers.audit.report import NOTES
 from helpers.probe import channels, norm_layers
 
 FINGERPRINTS = DATA / "recipes" / "torchvision.json"
+NOTHING = ("", None, "")
 
 
 def look_up(model: nn.Module) -> tuple[str, nn.Module | None, str]:
@@ -27,27 +29,20 @@ def look_up(model: nn.Module) -> tuple[str, nn.Module | None, str]:
     for module in model.modules():
         configuration = getattr(module, "pretrained_cfg", None)
         if type(module).__module__.startswith("timm.") and isinstance(configuration, dict):
-            name = configuration.get("architecture")
-            if name is None or not (timm := sys.modules["timm"]).is_model(name):
-                return "", None, ""
-            return f"timm's {name}", without_values(timm.create_model, name), ""
-    if not FINGERPRINTS.exists():
-        note = "data/recipes is not here: give a recipe, as in audit(model, 'resnet50')."
-        return "", None, note
+            name, timm = configuration.get("architecture"), sys.modules["timm"]
+            is_known = name is not None and timm.is_model(name)
+            network = without_values(timm.create_model, name) if is_known else None
+            return f"timm's {name}", network, ""
     name, share = nearest(model)
     if name is None:
-        return "", None, ""
-    family, instead = get_model_builder(name).__module__, f"audit(model, {name!r}) compares"
-    if not any(type(module).__module__ == family for module in model.modules()):
-        same = (
-            f"Its shapes are those of torchvision's {name}: if its weights are, too, {instead} eps."
-        )
-        return name, None, same if share > 0.9 else ""
-    fpns = (module for module in model.modules() if isinstance(module, FeaturePyramidNetwork))
+        return NOTHING if FINGERPRINTS.exists() else ("", None, NOTES["no-data"])
+    modules, family = [*model.modules()], get_model_builder(name).__module__
+    if all(type(module).__module__ != family for module in modules):
+        return name, None, NOTES["same-shapes"].format(name) if share > 0.9 else ""
+    fpns = [module for module in modules if isinstance(module, FeaturePyramidNetwork)]
     biases = (p for fpn in fpns for key, p in fpn.named_parameters() if key.endswith("bias"))
     if any(not bias.is_meta and bool(bias.any()) for bias in biases):
-        note = "The FPN has been trained, and the backbone perhaps with the eps it has, so eps is"
-        return name, None, f"{note} not compared: {instead} it with ImageNet's."
+        return name, None, NOTES["trained-fpn"].format(name)
     return name, build(name, "DEFAULT"), ""
 
 

@@ -1,28 +1,32 @@
 """What an audit says: the layers and what they do, the findings; printed, shown, or as a dict."""
 
-import math
+import json
 import textwrap
+import tomllib
 from collections import Counter
 from dataclasses import asdict, dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from helpers.text import Table, short, table
 
+TEXTS = tomllib.loads(Path(__file__).with_name("findings.toml").read_text(encoding="utf-8"))
+NOTES = TEXTS.pop("notes")
 NAMED = 2  # of a finding's layers, so many names; .layers has all of them
 COLUMNS = ("layers", "class", "eps", "statistics move", "mixes images", "affine trains")
 COLUMNS += ("of float16", "smallest variance")
 WORDS = {True: "yes", False: "no", None: "–"}
+SHOWN = "<strong>{}:</strong> {}<br>{}<br><em>What to do:</em> {}"
 
 
 @dataclass(frozen=True)
 class Layer:
     """A normalization layer and what it does; None stands for what it lacks or nothing tells.
 
-    `eps`: solved from outputs if `eps_measured`, else told by its attribute. `statistics_move` and
-    `mixes_images`: in the mode it is in. `trainable`: whether an affine parameter gets a gradient.
-    `dtype`: what comes out of float16. The variances are the running ones, over the channels.
-    `untried`: why it could not be run, if so.
+    `eps` is solved from outputs if `eps_measured`, else told; `statistics_move` and `mixes_images`
+    hold in the mode it is in; `trainable`: an affine parameter gets a gradient; `dtype`: what comes
+    out of float16; the variances are the running ones; `untried`: why it could not be run, if so.
     """
 
     name: str
@@ -39,13 +43,6 @@ class Layer:
     mixes_images: bool | None
     dtype: str | None
     untried: str
-
-    @property
-    def row(self) -> tuple[str, ...]:
-        """Its cells in the table: all but the name and the smallest variance."""
-        told = "" if self.eps_measured or self.eps is None else " (told)"
-        does = (WORDS[x] for x in (self.statistics_move, self.mixes_images, self.trainable))
-        return self.class_name, _cell(self.eps) + told, *does, self.dtype or "–"
 
 
 @dataclass(frozen=True)
@@ -69,8 +66,7 @@ class Finding:
 class Audit:
     """What `audit` found; prints and shows as a table of the layers, and the findings.
 
-    `model`: the name of its class or builder. `recipe`: the name of what eps was compared with, or
-    None. `notes`: sentences about what could not be judged.
+    `model` and `recipe`: names, the latter of what eps was compared with. `notes`: sentences.
     """
 
     model: str
@@ -82,11 +78,10 @@ class Audit:
     @property
     def headline(self) -> str:
         """One sentence: the layers by class and eps, the findings, what eps was compared with."""
-        kinds = Counter((layer.class_name, layer.eps) for layer in self.layers)
-        layers = "; ".join(
-            f"{number} {name}" + ("" if eps is None else f", eps {short(eps)}")
-            for (name, eps), number in kinds.items()
+        kinds = Counter(
+            x.class_name + ("" if x.eps is None else f", eps {short(x.eps)}") for x in self.layers
         )
+        layers = "; ".join(f"{number} {kind}" for kind, number in kinds.items())
         number = len(self.findings)
         compared = f", eps compared with {self.recipe}" if self.recipe else ""
         found = f"{number or 'No'} finding{'s' * (number != 1)}{compared}"
@@ -95,8 +90,11 @@ class Audit:
     def table(self) -> Table:
         """What stops what: a row per layer, equal rows folded into one."""
         rows: dict[tuple[str, ...], list[Layer]] = {}
-        for layer in self.layers:
-            rows.setdefault(layer.row, []).append(layer)
+        for x in self.layers:
+            told = "" if x.eps_measured or x.eps is None else " (told)"
+            does = (WORDS[fact] for fact in (x.statistics_move, x.mixes_images, x.trainable))
+            row = x.class_name, _cell(x.eps) + told, *does, x.dtype or "–"
+            rows.setdefault(row, []).append(x)
         lines = []
         for row, layers in rows.items():
             more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
@@ -107,7 +105,7 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it in lists, dicts, strings and numbers; a number that is not finite is None."""
-        return asdict(self, dict_factory=lambda items: {key: _plain(x) for key, x in items})
+        return json.loads(json.dumps(asdict(self)), parse_constant=lambda _: None)
 
     def __repr__(self) -> str:
         parts = [_wrapped(self.headline)] + [repr(self.table())] * bool(self.layers)
@@ -121,10 +119,8 @@ class Audit:
         parts = [f"<strong>{escape(self.headline)}</strong>"]
         parts += [self.table()._repr_html_()] if self.layers else []
         for finding in self.findings:
-            parts.append(
-                f"<strong>{escape(finding.code)}:</strong> {escape(finding.subject)}<br>"
-                f"{escape(finding.meaning)}<br><em>What to do:</em> {escape(finding.advice)}"
-            )
+            said = finding.code, finding.subject, finding.meaning, finding.advice
+            parts.append(SHOWN.format(*map(escape, said)))
         parts += [f"<em>Note:</em> {escape(note)}" for note in self.notes]
         style = f"border-left: 4px solid var(--jp-{color}-color1, currentColor); padding: 2px 0.8em"
         return f'<div style="{style}">' + "".join(f"<div>{part}</div>" for part in parts) + "</div>"
@@ -136,9 +132,3 @@ def _cell(number: float | None) -> str:
 
 def _wrapped(text: str, indent: str = "") -> str:
     return textwrap.fill(text, 100, initial_indent=indent, subsequent_indent=indent)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return list(value)
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,37 +1,13 @@
-"""The explorers: the cell of each, what its presets say, a control to use; and how they look."""
+"""The explorers as a reader has them: the cell of each, controls to use, and how they look."""
 
 from typing import NamedTuple
 
 from playwright.sync_api import expect
 
-from helpers.course.explorers import feeding, pyramid
-
-# What a box shows: its pictures, or the table in their place, and its sentence.
-SEEN = """box => {
-  const shown = parts => [...box.querySelectorAll(parts)].filter(e => e.offsetParent);
-  return {
-    pictures: shown('img, .audit-layers').map(e => e.src || e.innerText),
-    words: shown('[class$=-sentence], .audit-words').map(e => e.innerText).join(' '),
-  };
-}"""
-
-# Relative to the box, so that scrolling does not count; with the top of the cell below.
-LAYOUT = """box => {
-  const {left, top} = box.getBoundingClientRect();
-  const place = e => {
-    const r = e.getBoundingClientRect();
-    return [r.left - left, r.top - top, r.width, r.height].map(Math.round);
-  };
-  const parts = [...box.children].filter(e => e.offsetParent);
-  const next = box.closest('.jp-Cell').nextElementSibling;
-  return [box, ...parts].map(place).concat(next ? [place(next).slice(0, 2)] : []);
-}"""
-
 CUT_OFF = """box => {
-  const parts = 'label, button, input, th, td, figcaption, [class$=-sentence], .norm-rows > *';
-  const over = e => e.scrollWidth > e.clientWidth || e.scrollHeight > e.clientHeight + 1;
-  return [...box.querySelectorAll(parts)]
-    .filter(e => e.offsetParent && over(e)).map(e => e.innerText || e.value);
+  const over = e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== 'inline';
+  return [...box.querySelectorAll('p, b, button, figcaption, li, small, .bars > span')]
+    .filter(e => e.offsetParent && over(e)).map(e => e.innerText);
 }"""
 
 # The texts whose contrast with what is behind them, as WCAG 2 defines it, is below 4.5.
@@ -51,126 +27,98 @@ FAINT = """box => {
     .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
   const contrast = e => {
     const back = ground(e), {rgb, alpha} = parse(getComputedStyle(e).color);
-    let opacity = alpha;
-    for (let p = e; p !== box; p = p.parentElement) opacity *= getComputedStyle(p).opacity;
-    const [a, b] = [light(mix(rgb, back, opacity)), light(back)].sort((x, y) => y - x);
+    const [a, b] = [light(mix(rgb, back, alpha)), light(back)].sort((x, y) => y - x);
     return (a + 0.05) / (b + 0.05);
   };
   const says = e => [...e.childNodes].some(n => n.nodeType === Node.TEXT_NODE && n.data.trim());
-  return [...box.querySelectorAll('*')]
-    .filter(e => says(e) && e.checkVisibility({visibilityProperty: true}) && contrast(e) < 4.5)
-    .map(e => e.innerText);
+  return [...box.querySelectorAll(':not(:disabled, svg *)')]
+    .filter(e => says(e) && e.checkVisibility() && contrast(e) < 4.5).map(e => e.innerText);
 }"""
+
+NAMED = "button, select, input, canvas[role=img], svg[role=img], img"
+
+
+class Change(NamedTuple):
+    """A choice in the control of this name, or a press of the button, and what it then says."""
+
+    control: str
+    value: str
+    words: str
 
 
 class Explorer(NamedTuple):
-    """`presets`: button → words in its frame; a change: (control, value, words)."""
+    """`in_page`: changes that need no Python; `live`: changes that do; `refused`: what is none."""
 
     name: str
-    source: str
-    presets: dict[str, str]
-    change: tuple[str, str, str]
-    refused: tuple[str, str, str] | None = None  # None where no choice is an error
+    module: str
+    in_page: list[Change]
+    live: list[Change]
+    refused: Change | None = None
+
+    @property
+    def source(self) -> str:
+        return f"from helpers.course.explorers.{self.module} import {self.name}\n{self.name}()"
 
     def box(self, page):
-        return page.locator(f".{self.name}-explorer")
+        return page.get_by_role("region", name=self.name, exact=True)
 
-    def switches(self, page, hand) -> None:
-        """Every preset says its own words and shows its own frame, and nothing moves."""
-        box, before, frames = self.box(page), layout(self.box(page)), []
-        for name, words in self.presets.items():
+    def switches(self, page, hand, text: str) -> None:
+        """Every preset is pressed, says its own sentence, and shows something of its own."""
+        box, seen = self.box(page), []
+        for line in text.splitlines():
+            name, _, words = line.partition(": ")
             hand.press(button(box, name))
             says(box, words)
-            frames.append(box.evaluate(SEEN))
-            assert box.evaluate(LAYOUT) == before
-        assert all(frames.count(frame) == 1 and frame["pictures"] for frame in frames)
+            expect(button(box, name)).to_have_attribute("aria-pressed", "true")
+            seen.append(panels(box))
+        assert len(seen) > 1 and all(seen.count(one) == 1 and one for one in seen)
 
-    def uses(self, page, hand, name: str, value: str, words: str) -> None:
-        """Choose or type `value` in the control of this name, or press it, until it says so."""
+    def uses(self, page, hand, change: Change) -> None:
         box = self.box(page)
-        control = box.get_by_label(name, exact=True).or_(button(box, name))
-        if control.evaluate("c => c.tagName === 'SELECT'"):
-            hand.choose(control, value)
-        elif value:
-            hand.enter(control, value)
+        control = box.get_by_label(change.control, exact=True).and_(box.locator("select, input"))
+        if not control.count():
+            hand.press(button(box, change.control))
+        elif control.evaluate("c => c.tagName") == "SELECT":
+            hand.choose(control, change.value)
         else:
-            hand.press(control)
-        says(box, words)
+            control.press(change.value)
+        says(box, change.words)
 
 
 def button(box, name: str):
-    return box.get_by_role("button", name=name, exact=True)
+    return box.get_by_role("button", name=name)  # a card's name goes on after its title
 
 
 def says(box, words: str) -> None:
-    """Wait until the box shows these words."""
-    expect(box.get_by_text(words).and_(box.page.locator(":visible")).first).to_be_visible()
+    """Wait until the sentence, or the trouble below it, has these words."""
+    expect(box.locator(".sentence, .trouble").filter(has_text=words).first).to_be_visible()
 
 
-def layout(box) -> list[list[int]]:
-    """Where the box, its parts and the next cell are, once they have come to rest in view."""
-    box.scroll_into_view_if_needed()
-    last = None
-    while (now := box.evaluate(LAYOUT)) != last:
-        last = now
-        box.page.wait_for_timeout(100)
-    return now
+def panels(box) -> str:
+    """What the panels show, pixels included."""
+    return box.evaluate(
+        """b => [...b.querySelectorAll('.panels canvas')].map(c => c.toDataURL()).join()
+           + [...b.querySelectorAll('.panels svg, .panels img')].map(e => e.outerHTML).join()
+           + b.querySelector('.panels').innerText"""
+    )
 
 
-NORM = Explorer(
-    "norm",
-    "from helpers.course.explorers.norm import NormExplorer\nNormExplorer()",
-    {
-        "December 2020": "Main cause: eps. A and B part from the stem on",
-        "Today": "Rounding at most",
-        "The accepted answer's test": "A and B hold the same layers",
-        "Forgot eval()": "Main cause: batch statistics",
-        "Lite0 with the frozen default": "Lite0, frozen, eps 1e-5",
-    },
-    ("A: all stages", "batch statistics", "Main cause: batch statistics"),
-    ("A: network", "Lite0", "choose the same network for A and B"),
-)
-GAIN = Explorer(
-    "gain",
-    "from helpers.course.explorers.gain import GainExplorer\nGainExplorer()",
-    {"0": "with eps 0 instead", "1e-5": "with its own eps", "1e-3": "with eps 1e-3 instead"},
-    ("custom eps", "0.01", "with eps 0.01 instead of its own"),
-    ("custom eps", "many", "eps must be a number from 0 to 1"),
-)
-BATCH = Explorer(
-    "batch",
-    """from helpers.batch_statistics import collect, crops
-from helpers.course.explorers.batch import BatchExplorer
-from helpers.networks.backbones import load
-network = load()
-network.conv1.weight.data[5] = 0
-BatchExplorer(collect(network, crops()[:8]))""",
-    {"1": "With 1 image per", "2": "With 2 images per", "8": "With 8 images per"},
-    ("channel", "7", "bn1, channel 7,"),
-    ("channel", "5", "Channel 5 of bn1 has one value in all pixels"),
-)
-AUDIT = Explorer(
-    "audit",
-    "from helpers.course.explorers.audit import AuditExplorer\nAuditExplorer()",
-    {
-        "v1, ImageNet backbone": "fasterrcnn_resnet50_fpn, pretrained",
-        "v1, COCO weights": "fasterrcnn_resnet50_fpn, COCO weights",
-        "v2": "fasterrcnn_resnet50_fpn_v2, pretrained",
-        "MobileNetV3": "fasterrcnn_mobilenet_v3_large_fpn, pretrained",
-    },
-    ("builder", "resnet50", "resnet50, pretrained: 53 BatchNorm2d"),
-    ("weights", "COCO weights", "resnet50 has no weights 'coco'"),
-)
-SCALING = Explorer(
-    "scaling",
-    "from helpers.course.explorers.scaling import ScalingExplorer\nScalingExplorer()",
-    {name: f"emitted as {emitted}, taken" for name, emitted in feeding.PRESETS.items()},
-    ("the loader emits", "keras-caffe", "emitted as keras-caffe, taken for 0-1"),
-)
-PYRAMID = Explorer(
-    "pyramid",
-    "from helpers.course.explorers.pyramid import PyramidExplorer\nPyramidExplorer()",
-    {name: f"{state.kind}. {state.level}:" for name, state in pyramid.PRESETS.items()},
-    ("level", "P5", "P5: 64 maps of 4 × 4"),
-)
-EXPLORERS = {one.name: one for one in (NORM, GAIN, BATCH, AUDIT, SCALING, PYRAMID)}
+EXPLORERS = [
+    Explorer(
+        "NormExplorer",
+        "norm",
+        [
+            Change("B, all stages:", "batch statistics", "Main cause: batch statistics"),
+            Change("B: layer2", "frozen", "batch statistics (also: eps)"),
+            Change("layer1", "", "batch statistics (also: eps)"),
+        ],
+        [
+            Change("eps of frozen layers", "End", "Main cause: eps"),
+            Change("photo", "coffee", "Main cause: eps"),
+            Change("B: layer4", "identity", "missing normalization"),
+            Change("network", "ResNet-50", "missing normalization"),
+        ],
+        None,
+    ),
+]
+NORM = EXPLORERS[0]

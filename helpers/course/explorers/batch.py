@@ -1,205 +1,195 @@
 """BatchExplorer: how the batch size changes what BatchNorm normalizes by, and what it stores."""
 
+import base64
 from collections.abc import Mapping
-from functools import partial
+from typing import Any
 
-import ipywidgets as W
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from traitlets import Int, Unicode
 
 from helpers.batch_statistics import Statistics, collect, crops
-from helpers.course.explorers import live
-from helpers.course.explorers.batch_picture import HEIGHT, SIZES, BatchState, picture
-from helpers.course.explorers.live import UNTOUCHED, Live
-from helpers.figures import PIXELS
-from helpers.networks.backbones import load
+from helpers.course.explorers.explorer import HERE, Control, Explorer, png
+from helpers.networks import backbones
 
 PRESETS = (1, 2, 8, 64)
-STYLE = f"""<style>
-.batch-explorer {{ max-width: {PIXELS}px; color: var(--jp-content-font-color1, inherit); }}
-.batch-explorer .widget-toggle-buttons {{ display: flex; margin-bottom: 6px; }}
-.batch-explorer .widget-toggle-buttons .widget-toggle-button {{ width: auto; min-width: 4em; }}
-.batch-explorer .widget-button {{ padding: 0 6px; }}
-.batch-explorer .widget-readout {{ pointer-events: none; -webkit-user-modify: read-only; }}
-.batch-explorer .widget-html {{ width: 100%; margin: 0; }}
-.batch-explorer .widget-html-content {{ flex: 1; }}
-.batch-explorer .batch-picture {{ width: 100%; aspect-ratio: {PIXELS} / {HEIGHT};
-  display: block; }}
-.batch-explorer .batch-sentence {{ line-height: 1.4; height: 7em; overflow: auto;
-  margin: 6px 0; }}
-.batch-explorer .batch-small {{ font-size: 0.85em; line-height: 1.4; opacity: 0.85; }}
-.batch-explorer .batch-error {{ min-height: 1.4em; line-height: 1.4; }}
-.batch-explorer .jupyter-widgets-disconnected::before {{ display: none; }}
-.batch-explorer.jupyter-widgets-disconnected::before {{ display: none; }}
-</style>"""
-
-WHAT_IT_IS = (
-    "All images: crops of four photos. σ: √(variance + eps), by which the layer divides. The "
-    "layers before this one use their running statistics."
-)
-NEEDS_KERNEL = (
-    "The batch size buttons switch in the page alone. The controls below need a kernel: run the "
-    "notebook first."
-)
-frame = partial(live.frame, "batch", "A channel by batch size")
+SHIPPED = 8  # channels of each stage: those of largest between-image share, and that of smallest
+BATCHES = 64  # of every size, at most; the first one's images are the first ones of its order
+THUMBNAIL = 32  # px
+DIGITS = 5  # of the numbers of single images; those of the pool travel whole
 
 
-class BatchExplorer(Live):
-    """One channel of one BatchNorm layer, by batch size; shows itself as a cell's last line.
+class BatchExplorer(Explorer):
+    """One channel of one BatchNorm layer by batch size, with the images of one batch.
 
     `network`: "resnet50", "lite0", a model that batch_statistics.collect takes, which then runs
-    once on `crops()`, or what `collect` has returned. No control runs the network. It
-    starts at the channel with the largest share of between-image variance. Its text/plain holds the
-    presets' sentences, and the first frame's picture stands in for the widgets where they cannot
-    run. `state` is what the controls say, `frames` the presets' HTML and the live one, `message`
-    the latest bad input.
-
-    ValueError or TypeError for a network that has nothing to show.
+    once, or what `collect` has returned; no control runs it again. `images`: what it ran on, by
+    default `crops()`; without them, what `collect` returned has no thumbnails. Traits: `size`,
+    `batch` (its number), `stage`, `channel`. ValueError or TypeError for what has nothing to show.
     """
 
-    def __init__(self, network: str | nn.Module | Mapping[str, Statistics] = "resnet50"):
-        super().__init__("batch")
-        if isinstance(network, str):
-            network = load(network)
+    size, batch = Int(1).tag(sync=True), Int(0).tag(sync=True)
+    stage, channel = Unicode().tag(sync=True), Int(0).tag(sync=True)
+
+    def __init__(
+        self,
+        network: str | nn.Module | Mapping[str, Statistics] = "resnet50",
+        images: Tensor | None = None,
+    ):
         if not isinstance(network, Mapping):
-            network = collect(network, crops())
-        self._by_stage = network
-        self._batch = 0
-        first = max(network, key=lambda stage: network[stage].between_share.max())
-        self._build(first, network[first])
-        self._shown = self.state
-        self.png, self.text = self._draw_presets()
-
-    def _build(self, stage: str, statistics: Statistics) -> None:
-        wide, auto = {"description_width": "6em"}, W.Layout(width="auto")
-        self._presets = [size for size in PRESETS if size <= len(statistics)]
-        self.preset = W.ToggleButtons(
-            options=[*map(str, self._presets), "custom"], description="batch size", style=wide
-        )
-        self.size = W.SelectionSlider(
-            options=[size for size in SIZES if size <= len(statistics)],
-            description="custom size",
-            style=wide,
-            layout=W.Layout(width="22em"),
-        )
-        self.another = W.Button(description="another batch", layout=auto)
-        self.stage = W.Dropdown(
-            options=list(self._by_stage),
-            value=stage,
-            description="stage",
-            style=wide,
-            layout=W.Layout(width="14em"),
-        )
-        self.channel = W.BoundedIntText(
-            statistics.most_between(),
-            0,
-            statistics.channels - 1,
-            description="channel",
-            style={"description_width": "4.5em"},
-            layout=W.Layout(width="11em"),
-        )
-        self.most = W.Button(description="largest between-image share", layout=auto)
-        self.least = W.Button(description="smallest between-image share", layout=auto)
-        self._views = [W.HTML() for _ in self._presets] + [W.HTML(frame(None, UNTOUCHED))]
-        stack = W.Stack(self._views, selected_index=0)
-        W.jslink((self.preset, "index"), (stack, "selected_index"))
-        self.preset.observe(self._picked, "index")
-        self.size.observe(self._slid, "value")
-        self.stage.observe(self._turned_stage, "value")
-        self.channel.observe(self._turned_channel, "value")
-        self.another.on_click(self._to_another)
-        self.most.on_click(lambda _: self._to(self._statistics.most_between()))
-        self.least.on_click(lambda _: self._to(self._statistics.least_between()))
-        row = W.Layout(flex_flow="row wrap")
-        self.box = W.VBox(
-            [
-                W.HTML(STYLE, layout={"display": "none"}),
-                self.preset,
-                stack,
-                self._error,
-                W.HTML(f'<div class="batch-small">{WHAT_IT_IS}<br>{NEEDS_KERNEL}</div>'),
-                W.HBox([self.size, self.another], layout=row),
-                W.HBox([self.stage, self.channel, self.most, self.least], layout=row),
-            ]
-        ).add_class("batch-explorer")
-
-    @property
-    def state(self) -> BatchState:
-        """What the controls say."""
-        return BatchState(self._statistics, self.channel.value, self.size.value, self._batch)
-
-    @property
-    def frames(self) -> list[str]:
-        """The presets' HTML, and last the live one."""
-        return [view.value for view in self._views]
-
-    @property
-    def _statistics(self) -> Statistics:
-        return self._by_stage[self.stage.value]
-
-    def _draw_presets(self) -> tuple[bytes, str]:
-        """Fill the presets' frames for the channel shown; the first's picture, all sentences."""
-        drawn = [picture(BatchState(*self._shown[:2], size)) for size in self._presets]
-        for view, (png, sentence) in zip(self._views, drawn, strict=False):
-            view.value = frame(png, sentence)
-        return drawn[0][0], "\n".join(sentence for _, sentence in drawn)
-
-    def _draw(self) -> None:
-        """Show as "custom" what the controls say; after bad input only say why not."""
-        try:
-            png, sentence = picture(self.state)
-        except ValueError as error:
-            return self._say(str(error))
-        self._views[-1].value = frame(png, sentence)
-        self._say("")
-        with self._not_following():
-            self.preset.index = len(self._presets)
-        before, self._shown = self._shown, self.state
-        if self._shown[:2] != before[:2]:
-            self._soon(self._draw_presets)
-
-    def _picked(self, change) -> None:
-        if not self._following:
-            return
-        if change["new"] == len(self._presets):
-            return self._draw()
-        self._batch = 0
-        with self._not_following():  # the presets' frames show the last channel that can be shown
-            self.size.value = self._presets[change["new"]]
-            self.stage.value = next(
-                stage for stage, one in self._by_stage.items() if one is self._shown.statistics
+            images = crops() if images is None else images
+            network = collect(
+                backbones.load(network) if isinstance(network, str) else network, images
             )
-            self._bound_channel(self._shown.channel)
-        self._say("")
+        self._by_stage = network
+        first = max(network, key=lambda stage: network[stage].between_share.max())
+        count = len(network[first])
+        if images is not None and len(images) != count:
+            raise ValueError(f"These statistics are of {count} images, not of {len(images)}.")
+        self._orders = orders(count)
+        shipped = {stage: most_and_least(one) for stage, one in network.items()}
+        self.set_trait("stage", first)
+        self.set_trait("channel", network[first].most_between())
+        one = network[first].channel(self.channel)
+        self.set_trait("batch", one.typical(self._orders[:, : min(8, count)]))
+        sizes = [*(size for size in PRESETS if size < count), count]
+        presets = {_images(size): {"size": size} for size in sizes}
+        controls = {
+            "size": Control("images per batch", tuple(range(1, count + 1)), "range"),
+            "batch": Control("which batch", tuple(range(len(self._orders))), "range"),
+            "stage": Control("stage", tuple(network)),
+            "channel": Control("any channel", look="number", below=True),
+        }
+        small = [] if images is None else interpolate(images, (THUMBNAIL,) * 2, mode="area")
+        data = {
+            "count": count,
+            "orders": self._orders.tolist(),
+            "thumbnails": [png(image, 24) for image in small],
+            "layers": {stage: f"{one.network}, {one.layer}" for stage, one in network.items()},
+            "channels": {
+                stage: [self._packed(stage, number) for number in numbers]
+                for stage, numbers in shipped.items()
+            },
+        }
+        super().__init__(presets, controls, (HERE / "batch.js").read_text(encoding="utf-8"), data)
+        starts = {stage: next(iter(numbers), 0) for stage, numbers in shipped.items()}
+        self.observe(
+            lambda change: self.set_trait("channel", starts.get(change["new"], 0)), "stage"
+        )
 
-    def _slid(self, change) -> None:
-        if self._following:
-            self._batch = 0
-            self._draw()
+    def draw(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Say what running_var goes to, and hand over the channel. ValueError if it has nothing."""
+        stage, size, batch = state["stage"], state["size"], state["batch"]
+        if stage not in self._by_stage:
+            raise ValueError(f"No stage {stage!r} here: choose one of {', '.join(self._by_stage)}.")
+        if not 0 <= batch < len(self._orders):
+            raise ValueError(f"There are batches 0 to {len(self._orders) - 1}, not {batch}.")
+        one = self._by_stage[stage].channel(state["channel"])
+        if not one.within + one.between > 0:
+            raise ValueError(
+                f"Channel {state['channel']} of {one.layer} has one value in all pixels of all "
+                "images: choose another."
+            )
+        within, between, _ = parts(one, size)
+        all_of_it = parts(one, len(one))[1]
+        return {
+            "headline": f"running_var → {within + between:.0f} %",
+            "sentence": f"of the variance of all {len(one)} images: {within:.0f} % within, "
+            f"{between:.0f} of {all_of_it:.0f} % between.",
+            "one": self._packed(stage, state["channel"]),
+        }
 
-    def _to_another(self, _) -> None:
-        self._batch += 1
-        self._draw()
+    def stored(self, state: dict[str, Any], frame: dict[str, Any]) -> None:
+        """Nothing: the page computes the channels that it has."""
 
-    def _turned_channel(self, change) -> None:
-        if self._following:
-            self._draw()
+    def panels(self, state: dict[str, Any], frame: dict[str, Any]) -> list[dict[str, Any]]:
+        """The variance in its parts, and the histograms of one batch."""
+        one, size = self._by_stage[state["stage"]].channel(state["channel"]), state["size"]
+        rows = []
+        for label, of in ((f"average batch of {size}", size), (f"all {len(one)} images", len(one))):
+            within, between, stored = parts(one, of)
+            whole = within + between
+            text = f"{whole:.0f} % = {within:.0f} within + {between:.0f} between"
+            rows.append({"label": label, "first": within / 125, "share": whole / 125, "text": text})
+        rows.append(
+            {"label": "stored", "share": 0, "floor": stored / 125, "text": f"{stored:.0f} %"}
+        )
+        title = "variance: blue within the images, orange between them"
+        x = np.linspace(*one.edges[0, [0, -1]], len(self._shares(one)[0]))
+        shares = self._shares(one)[self._orders[state["batch"], :size]]
+        lines = [{"kind": "filled", "x": [x[0], *x, x[-1]], "y": [0, *shares.mean(0), 0]}]
+        lines += [{"kind": "thin", "x": x, "y": share} for share in shares]
+        title_of_batch = f"{one.layer}, channel {state['channel']}: a batch of {size}"
+        axes = {"x": {"label": "input of the layer", "low": x[0], "high": x[-1]}}
+        axes["y"] = {"label": "share of pixels", "low": 0, "high": float(shares.max())}
+        plot = {"kind": "plot", "title": title_of_batch, **axes, "lines": lines}
+        return [{"kind": "bars", "title": title, "rows": rows}, plot]
 
-    def _turned_stage(self, change) -> None:
-        if not self._following:
-            return
-        try:
-            channel = self._statistics.most_between()
-        except ValueError as error:
-            with self._not_following():
-                self.stage.value = change["old"]
-            return self._say(str(error))
-        self._to(channel)
+    def _shares(self, one: Statistics) -> np.ndarray:
+        """The histograms of the images, as shares of their pixels; wider bins for small maps."""
+        merge = 2 if one.pixels > 500 else 4
+        return one.histograms[:, 0].reshape(len(one), -1, merge).sum(2) / one.pixels
 
-    def _to(self, channel: int) -> None:
-        with self._not_following():
-            self._bound_channel(channel)
-        self._draw()
+    def _packed(self, stage: str, number: int) -> dict[str, Any]:
+        one = self._by_stage[stage].channel(number)
+        shares = self._shares(one)
+        top = float(np.quantile(shares.max(1), 0.75)) or 1.0
+        eight = np.rint(255 * np.minimum(shares / top, 1)).astype(np.uint8)
+        of_pool = "within", "between", "running_mean", "running_var"
+        return {
+            "channel": number,
+            "pixels": one.pixels,
+            "eps": one.eps,
+            **{name: getattr(one, name).item() for name in of_pool},
+            "means": _rounded(one.means[:, 0]),
+            "variances": _rounded(one.variances[:, 0]),
+            "ends": one.edges[0, [0, -1]].tolist(),
+            "reach": self._reach(one),
+            "histograms": base64.b64encode(eight.tobytes()).decode(),
+        }
 
-    def _bound_channel(self, channel: int) -> None:
-        self.channel.max = self._statistics.channels - 1
-        self.channel.value = channel
+    def _reach(self, one: Statistics) -> float:
+        """How far the batches of all sizes lie from the stored statistics, in running σ."""
+        running = np.sqrt(one.running_var + one.eps) or 1.0
+        furthest = 0.0
+        for size in {2**power for power in range(7) if 2**power < len(one)} | {len(one)}:
+            mean, variance = one.of_batch(self._orders[:, :size])
+            off = (mean - one.running_mean) / running, np.sqrt(variance + one.eps) / running - 1
+            furthest = max(furthest, *(float(abs(axis).max()) for axis in off))
+        return float(f"{1.05 * furthest:.2g}") or 1.0
+
+
+def orders(count: int, seed: int = 0) -> np.ndarray:
+    """Orders of `count` images: (K,count), of which number k starts with image k.
+
+    A batch of B is the first B of one, so that another image can be added; over the batches of 1
+    every image counts once.
+    """
+    draws = torch.rand(min(count, BATCHES), count, generator=torch.Generator().manual_seed(seed))
+    return draws.fill_diagonal_(-1.0).argsort(1).numpy()
+
+
+def most_and_least(statistics: Statistics) -> list[int]:
+    """The channels of largest between-image share, and last that of smallest; none constant."""
+    share = statistics.between_share
+    varying = (statistics.within + statistics.between).nonzero()[0]
+    ranked = varying[np.argsort(-share[varying], kind="stable")].tolist()
+    return [*ranked[: SHIPPED - 1], *ranked[SHIPPED - 1 :][-1:]]
+
+
+def parts(one: Statistics, size: int) -> tuple[float, float, float]:
+    """Within, (1 − 1/B)·between, and running_var as stored, in percent of the pool's variance."""
+    pool = one.expected_running_var(len(one))
+    within = one.unbiased(size) * one.within
+    values = within, one.expected_running_var(size) - within, one.running_var
+    return tuple(100 * (value / pool).item() for value in values)
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'s' * (count > 1)}"
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [float(f"{value:.{DIGITS}g}") for value in values]

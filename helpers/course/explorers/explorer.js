@@ -151,9 +151,9 @@ function cards(panel, page) {
   const title = panel.title ? make("b", {}, panel.title) : null;
   return make("div", { class: panel.thumbs ? "thumbs" : "" }, title, panel.rows.map(row));
 
-  function thumb({ title, png: data }) {
-    if (!page.thumbs[title]) page.thumbs[title] = make("img", { src: png(data), alt: title, title });
-    return page.thumbs[title]; // a new one would flicker
+  function thumb({ title, png: data, faint }) {
+    page.thumbs[title] ??= make("img", { src: png(data), title }); // a new one would flicker
+    return Object.assign(page.thumbs[title], { alt: faint ? "" : title });
   }
 
   function card(one) {
@@ -227,7 +227,7 @@ const keysOf = (panel) => (panel.keys ?? []).map(({ kind, text }) => make("span"
 function bars(panel) {
   const row = (one) => [
     make("span", {}, one.label),
-    track(one.share, panel.floor, one.first),
+    track(one.share, one.floor ?? panel.floor, one.first),
     make("span", {}, one.text),
   ];
   const title = panel.title ? make("div", {}, make("b", {}, panel.title), keysOf(panel)) : null;
@@ -411,7 +411,7 @@ const PANELS = { maps, cards, bars, image, plot };
 // Each is {node, show}: `show` sets it to what is shown, and greys out what cannot be.
 function control(spec, page) {
   const { trait, label, look, options = [], labels = options } = spec;
-  const key = { "data-key": trait };
+  const key = { "data-key": trait, "aria-label": label };
   if (look === "file") return file(spec, page);
   if (look === "buttons") {
     const click = (value) => () => page.set({ [trait]: value });
@@ -478,6 +478,7 @@ function file({ label, side }, page) {
     type: "file",
     accept: "image/*",
     "data-key": "file",
+    "aria-label": label,
     change: () => take(input.files[0]),
   });
   async function take(picked) {
@@ -514,7 +515,7 @@ async function render({ model, el }) {
   const presets = model.get("presets");
   const data = model.get("data");
   const own = await imported(model.get("page"));
-  const settle = (next, last) => own.settle?.(next, last) ?? next;
+  const settle = (next, last) => own.settle?.(next, last, data) ?? next;
   const key = (state) => JSON.stringify(Object.entries(own.relevant?.(state, data) ?? state).sort());
   const stored = new Map(presets.map((one) => [key(one.state), one.frame]));
   const pool = JSON.parse(data.pool ?? "[]");
@@ -594,11 +595,23 @@ async function render({ model, el }) {
 
   function ask(state, pixels) {
     if (asked) return void (asked.next = { state, pixels });
-    if (gone()) return (awake(false), back(NEEDS_PYTHON));
+    if (gone() || !reach({ id: count + 1, state, pixels: !!pixels }, pixels ? [pixels.buffer] : [])) {
+      awake(false);
+      return back(NEEDS_PYTHON);
+    }
     const busy = setTimeout(() => root.classList.add("busy"), BUSY);
     const late = setTimeout(() => answered({ id: asked.id, error: NO_ANSWER }), PATIENCE);
     asked = { id: ++count, state, pixels, timers: [busy, late] };
-    model.send({ id: count, state, pixels: !!pixels }, undefined, pixels ? [pixels.buffer] : []);
+  }
+
+  // Whether a message could be sent: a kernel that was shut down refuses it.
+  function reach(message, buffers) {
+    try {
+      model.send(message, undefined, buffers);
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   function answered(reply) {
@@ -657,6 +670,9 @@ async function render({ model, el }) {
     return node;
   }
 
+  const look = () => page.alive && (gone() || !reach({ hello: true })) && awake(false);
+  for (const event of ["pointerenter", "focusin"]) root.addEventListener(event, look);
+
   // A host that has lost its kernel may mark the view so, as JupyterLab does; elsewhere a question finds it out.
   const gone = () => root.closest(".jupyter-widgets-disconnected") !== null;
   const observer = new MutationObserver(() => gone() && awake(false));
@@ -666,6 +682,7 @@ async function render({ model, el }) {
   }
   function heard(message) {
     if (!message.ready) return answered(message);
+    if (page.alive) return;
     awake(true);
     wanted = settle(read(), page.state);
     if (key(wanted) !== key(page.state) || frame.partial) soon();
@@ -690,7 +707,7 @@ async function render({ model, el }) {
   model.on("msg:custom", heard);
   const listeners = spec.traits.map((name) => [`change:${name}`, () => changed(name)]);
   for (const [event, listener] of listeners) model.on(event, listener);
-  model.send({ hello: true });
+  reach({ hello: true });
   return () => {
     observer.disconnect();
     model.off?.("msg:custom", heard);

@@ -93,8 +93,9 @@ def _bars(ax: Axes, panel: Panel) -> None:
     ax.axvspan(0, panel.get("floor", 0), color="#dddddd", zorder=0)
     ax.set(xlim=(0, 1.3), xticks=[], title=panel.get("title", ""))
     ax.barh([row["label"] for row in rows], [row.get("first", 0) for row in rows], color=BLUE)
+    ax.barh([row["label"] for row in rows], [row.get("floor", 0) for row in rows], color="#999999")
     for number, row in enumerate(rows):
-        ax.text(min(row["share"], 1) + 0.01, number, row["text"], va="center", fontsize=10)
+        ax.text(min(max(row["share"], row.get("floor", 0)), 1) + 0.01, number, row["text"], va="center", fontsize=10)
 
 
 def _image(ax: Axes, panel: Panel) -> None:
