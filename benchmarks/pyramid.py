@@ -1,6 +1,5 @@
 """What a reader of the PyramidExplorer waits for."""
 
-from functools import partial
 from itertools import cycle
 from time import perf_counter
 
@@ -8,53 +7,41 @@ import torch
 
 from benchmarks.report import emit, settle
 from benchmarks.timing import medians
-from helpers.course.explorers.levels import BATCH, MEAN, Levels, PyramidState
-from helpers.course.explorers.pyramid import PRESETS, PyramidExplorer, picture
+from helpers.course.explorers.feeding import pictures
+from helpers.course.explorers.levels import BATCH, BATCHNORM, Levels
+from helpers.course.explorers.pyramid import PyramidExplorer
 from helpers.networks.detector import load_detector
 
 PICTURE = "scene 1"
 
 
 def view_over_forward(rounds: int) -> float:
-    """Time a new normalization without its picture, over the detector's bare pass in float64."""
+    """Time a new normalization without its frame, over the detector's bare pass in float64."""
     levels, exact = Levels(load_detector()), load_detector().double()
-    image = levels.pictures[PICTURE][0].double()
-    state = PyramidState(PICTURE, "P3", MEAN, BATCH)
-    levels.view(PyramidState(PICTURE, "P3"))
+    image, _ = pictures()[PICTURE]
+    double = image.double()
 
     @torch.inference_mode()
     def forward():
-        exact([image])
+        exact([double])
 
-    def view():
-        levels._walks.pop((PICTURE, BATCH), None)
-        levels.view(state)
+    def only_batchnorm():
+        levels._walk.cache_clear()
+        levels.view(image, BATCHNORM)
 
-    calls = {"view": view, "forward": forward}
-    medians(calls, 2)
-    seconds = medians(calls, rounds)
+    calls = {"view": lambda: levels.view(image, BATCH), "forward": forward}
+    medians(calls, 2, before=only_batchnorm)
+    seconds = medians(calls, rounds, before=only_batchnorm)
     return seconds["view"] / seconds["forward"]
-
-
-def picture_ms(rounds: int) -> float:
-    """Time the picture of the preset where it takes longest."""
-    levels = Levels(load_detector())
-    calls = {name: partial(_drawn, levels, state) for name, state in PRESETS.items()}
-    medians(calls, 2)
-    return 1000 * max(medians(calls, rounds).values())
-
-
-def _drawn(levels: Levels, state: PyramidState) -> bytes:
-    return picture(levels.view(state))
 
 
 def handler_ms(rounds: int) -> float:
     """Time the choice of another level, which needs no pass, until its frame is there."""
     explorer, levels = PyramidExplorer(), cycle(["P3", "P4"])
+    state = explorer.state | {"channel": 0}  # the page has the frames of the mean
 
     def choose():
-        before, explorer.level.value = explorer.frames[-1], next(levels)
-        assert explorer.frames[-1] != before, "without an event loop, a change draws at once"
+        explorer.draw(state | {"level": next(levels)})
 
     medians({"": choose}, 2)
     return 1000 * medians({"": choose}, rounds)[""]
@@ -73,7 +60,6 @@ def main() -> None:
     settle()
     emit("pyramid_build_s", build_seconds(), "s", 2)
     emit("pyramid_view_over_forward", view_over_forward(rounds=25), "×", 1.4)
-    emit("pyramid_picture_ms", picture_ms(rounds=25), "ms", 60)
     emit("pyramid_handler_ms", handler_ms(rounds=25), "ms", 100)
 
 

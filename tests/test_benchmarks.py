@@ -88,7 +88,7 @@ def test_the_numbers_are_numbers(monkeypatch):
         explorer.cached_toggle_ms(rounds=1),
     ]
     for module in (scaling, pyramid):
-        for measure in (module.view_over_forward, module.picture_ms, module.handler_ms):
+        for measure in (module.view_over_forward, module.handler_ms):
             numbers.append(measure(rounds=1))
     assert all(map(math.isfinite, numbers))
 

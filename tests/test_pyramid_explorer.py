@@ -95,7 +95,7 @@ def test_a_box_is_traced_back_to_its_proposal_and_level(explorer):
         [again] = [each["pick"] for each in chosen["boxes"] if each.get("pressed")]
         assert again == one["pick"] | {"box": -1}  # a second click leaves it
         text = " ".join(card.get("text", "") for row in traced["panels"][0]["rows"] for card in row)
-        assert "the box is pooled here" in text and "proposes the box" in text
+        assert ", pools it" in text and ", proposes it" in text
     none = frame(explorer, box=99)  # of another picture
     assert none == frame(explorer)
 

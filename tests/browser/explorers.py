@@ -67,9 +67,9 @@ class Explorer(NamedTuple):
         box, seen = self.box(page), []
         for line in text.splitlines():
             name, _, words = line.partition(": ")
-            hand.press(button(box, name))
+            hand.press(preset(box, name))
             says(box, words)
-            expect(button(box, name)).to_have_attribute("aria-pressed", "true")
+            expect(preset(box, name)).to_have_attribute("aria-pressed", "true")
             seen.append(panels(box))
         assert len(seen) > 1 and all(seen.count(one) == 1 and one for one in seen)
 
@@ -87,8 +87,13 @@ class Explorer(NamedTuple):
         says(box, change.words)
 
 
+def preset(box, name: str):
+    return box.locator(".presets").get_by_role("button", name=name, exact=True)
+
+
 def button(box, name: str):
-    return box.get_by_role("button", name=name)  # a card's name goes on after its title
+    """In the panels; a card's name goes on after its title."""
+    return box.locator(".panels").get_by_role("button", name=name)
 
 
 def says(box, words: str) -> None:

@@ -12,7 +12,7 @@ import export
 import nbformat
 import numpy as np
 import pytest
-from explorers import CUT_OFF, EXPLORERS, FAINT, NAMED, NORM, button, panels, says
+from explorers import CUT_OFF, EXPLORERS, FAINT, NAMED, NORM, panels, preset, says
 from ipykernel.ipkernel import IPythonKernel
 from lab import Keyboard, Mouse, clean_page, find_chromium, menu, run_all, save
 from nbformat.v4 import new_code_cell, new_notebook
@@ -70,7 +70,7 @@ def exported(browser, made, tmp_path_factory):
 def contract_without_python(page, explorer, text):
     """Presets and what the page computes work; the rest is greyed out, and one line says why."""
     explorer.switches(page, Mouse(), text)
-    button(box := explorer.box(page), text.partition(":")[0]).click()
+    preset(box := explorer.box(page), text.partition(":")[0]).click()
     for change in explorer.in_page:
         explorer.uses(page, Mouse(), change)
     for change in explorer.live:
@@ -97,6 +97,7 @@ def test_names_roles_and_keys(stored, texts, explorer):
     for part in box.locator(NAMED).all():
         if not part.evaluate("e => !!e.closest('[aria-hidden], .card')"):
             expect(part).to_have_accessible_name(re.compile("."))
+    preset(box, texts[explorer.name].partition(":")[0]).focus()
     explorer.switches(stored, Keyboard(), texts[explorer.name])
     active = (
         "[...document.querySelectorAll('.jp-Cell')].findIndex(c => c.matches('.jp-mod-active'))"
@@ -132,7 +133,7 @@ def test_live_a_change_is_drawn_and_bad_input_is_one_sentence(stored, texts, exp
     explorer.switches(stored, Mouse(), texts[explorer.name])
     for number, change in enumerate(explorer.in_page + explorer.live):
         if number in (0, len(explorer.in_page)):
-            button(box, texts[explorer.name].partition(":")[0]).click()
+            preset(box, texts[explorer.name].partition(":")[0]).click()
             says(box, texts[explorer.name].partition(": ")[2].split("\n")[0])
         before = panels(box)
         explorer.uses(stored, Mouse(), change)
@@ -145,7 +146,7 @@ def test_live_a_change_is_drawn_and_bad_input_is_one_sentence(stored, texts, exp
 
 def test_a_linked_dropdown_leads_the_explorer(stored):
     box = NORM.box(stored)
-    button(box, "another eps").click()
+    preset(box, "another eps").click()
     says(box, "Main cause: eps")
     stored.locator(".jp-CodeCell .cm-content").last.click()
     stored.keyboard.press("ControlOrMeta+a")
@@ -163,7 +164,7 @@ def test_a_readers_photo_of_any_size_is_shown_and_never_saved(stored, lab):
     noise = np.random.default_rng(0).integers(0, 256, (2400, 2400, 3), np.uint8)
     Image.fromarray(noise).save(file, "png")
     assert len(file.getvalue()) > 10_000_000  # the server takes no message of this size
-    button(box, "another eps").click()
+    preset(box, "another eps").click()
     picture = box.locator("input[type=file]")
     picture.set_input_files(
         {"name": "mine.png", "mimeType": "image/png", "buffer": file.getvalue()}

@@ -233,12 +233,17 @@ const CONTROLS = {
   select({ trait, options, labels = options, all }, page, named) {
     const change = () => page.set({ [trait]: options[node.selectedIndex] });
     const choices = options.map((_, i) => make("option", {}, String(labels[i])));
-    const node = make("select", { ...named, change }, choices, make("option", { hidden: "" }, "(mixed)"));
+    const other = make("option", { hidden: "" });
+    const node = make("select", { ...named, change }, choices, other);
     const show = () => {
       const mixed = all && new Set(page.state[all]).size > 1;
-      const at = mixed ? options.length : options.indexOf(page.state[trait]);
+      const at = mixed ? -1 : options.indexOf(page.state[trait]);
+      other.textContent = mixed ? "(mixed)" : page.local.name;
       const can = options.map((one, i) => !(choices[i].disabled = !page.can({ [trait]: one })));
-      Object.assign(node, { selectedIndex: at, disabled: !can.some((one, i) => one && i !== at) });
+      Object.assign(node, {
+        selectedIndex: at < 0 ? options.length : at,
+        disabled: !can.some((one, i) => one && i !== at),
+      });
     };
     return { node, show };
   },

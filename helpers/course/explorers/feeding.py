@@ -1,14 +1,14 @@
-"""A tensor taken for another format: what the scene detector is fed, and what comes of it."""
+"""A tensor in a format that the network does not expect: what it is fed, and what comes of it."""
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from math import log10
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 
 from helpers.compare import ROUNDING, Row
@@ -22,48 +22,26 @@ from helpers.text import short
 SCENES, SEED = 8, 1  # of the seed that is held out in training
 SCORE = IOU = 0.5  # from which on a box is shown, and takes an object
 ENTERING, LEAVING = "into conv1", "out of conv1"
+MOST_BOXES = 12  # drawn
 KEPT = 16  # pictures of which the right maps are kept, about 1 MB each
 
 
-class Box(NamedTuple):
-    """xyxy in pixels; an index of CLASSES; the score, 1 for the truth; whether it takes an object.
+class Found(NamedTuple):
+    """What is detected: how many objects are found, how many boxes are false; None for a photo.
 
-    Of an object `matched` says whether it is found.
+    `boxes`: the best boxes and the objects that none finds, as an explorer's image panel has them.
     """
 
-    xyxy: tuple[float, float, float, float]
-    label: int
-    score: float
-    matched: bool
-
-
-class Found(NamedTuple):
-    """The detections, the best first; the objects, None for a photo."""
-
-    boxes: list[Box]
-    truth: list[Box] | None
+    boxes: list[dict[str, Any]]
+    count: int
+    objects: int | None
+    found: int
 
     def words(self) -> str:
-        """How many objects are found, and how many boxes are false."""
-        found = sum(box.matched for box in self.boxes)
-        if self.truth is None:
-            return f"{len(self.boxes)} box{'es' * (len(self.boxes) != 1)} (a photo has no truth)"
-        return f"{found} of {len(self.truth)} objects found, {len(self.boxes) - found} false"
-
-
-class Span(NamedTuple):
-    """The smallest and the largest value of a tensor."""
-
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, x: Tensor) -> "Span":
-        """Measure a tensor."""
-        return cls(*(end.item() for end in x.aminmax()))
-
-    def __str__(self) -> str:
-        return f"{rounded(self.low, 3)} … {rounded(self.high, 3)}"
+        """Both counts in words."""
+        if self.objects is None:
+            return f"{self.count} box{'es' * (self.count != 1)} (a photo has no truth)"
+        return f"{self.found} of {self.objects} objects found, {self.count - self.found} false"
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,16 +55,11 @@ class View:
 
     image: Tensor
     fed: Tensor
-    emitted: Span
-    spans: dict[str, tuple[Span, Span]]
+    emitted: str
+    spans: dict[str, tuple[str, str]]
     rows: dict[str, Row]
     found: Found
     right: Found
-
-    @property
-    def largest(self) -> str:
-        """The stage at which the maps are off most."""
-        return max(self.rows, key=lambda stage: self.rows[stage].relative)
 
 
 class Feeding:
@@ -117,8 +90,8 @@ class Feeding:
     ) -> View:
         """One forward pass for an image (3,H,W), and a second one before it has been fed rightly.
 
-        The image times `brightness`, cut off at 1, is emitted in one format of KNOWN and taken for
-        another. ValueError for an unknown format, and for maps that are not finite.
+        The image times `brightness`, cut off at 1, is emitted in one format of KNOWN, and the
+        network expects another. ValueError for an unknown format, and for maps that are not finite.
         """
         image, right, detected = self._right(image, brightness)
         emitted = convert(image, PLAIN, emits)
@@ -134,10 +107,10 @@ class Feeding:
             if point in STAGES:
                 rows[point] = Row.of(right[point], now)
             else:
-                spans[point] = Span.of(now), Span.of(right[point])
+                spans[point] = span(now), span(right[point])
 
         found = _found(_run(self._model, fed, measure), target)
-        return View(image, fed, Span.of(emitted), spans, rows, found, _found(detected, target))
+        return View(image, fed, span(emitted), spans, rows, found, _found(detected, target))
 
     def _fed_rightly(self, image: Tensor, brightness: float):
         image, maps = (image * brightness).clamp(max=1), {}
@@ -157,6 +130,11 @@ def check(**given: tuple[object, Collection]) -> None:
         if value not in choices:
             listed = ", ".join(map(str, choices))
             raise ValueError(f"No {name} {value!r} here: choose one of {listed}.")
+
+
+def span(x: Tensor) -> str:
+    """The smallest and the largest value of a tensor."""
+    return " … ".join(rounded(end.item(), 3) for end in x.aminmax())
 
 
 def rounded(number: float, digits: int = 2) -> str:
@@ -186,37 +164,41 @@ def _run(
     What is visited lasts only for the visit: layers that work in place overwrite it.
     """
 
-    def first(module, inputs, output):
-        visit(ENTERING, inputs[0])
-        visit(LEAVING, output)
-
     with ExitStack() as stack:
-        stack.callback(body(model).conv1.register_forward_hook(first).remove)
+
+        def after(module: nn.Module, hook: Callable) -> None:
+            stack.callback(module.register_forward_hook(hook).remove)
+
+        first = body(model).conv1
+        after(first, lambda _, given, out: visit(ENTERING, given[0]) or visit(LEAVING, out))
         for stage, part in stages(model).items():
-
-            def last(module, inputs, output, stage=stage):
-                visit(stage, output)
-
-            stack.callback(list(part.children())[-1].register_forward_hook(last).remove)
+            last = list(part.children())[-1]
+            after(last, lambda _, given, out, stage=stage: visit(stage, out))
         [result] = model([image])
     return result
 
 
 def _found(result: dict[str, Tensor], target: Mapping[str, Tensor] | None) -> Found:
-    """The sure detections and the objects; who takes whom is that of `evaluate`."""
+    """The sure detections, the best first; who takes which object is that of `evaluate`."""
     order = result["scores"].argsort(descending=True, stable=True)
     order = order[result["scores"][order] >= SCORE]
     kept = {name: values[order] for name, values in result.items()}
     taken = {} if target is None else matches(kept, target, IOU)
-    values = [kept[name].tolist() for name in ("boxes", "labels", "scores")]
-    boxes = [
-        Box(tuple(xyxy), *rest, i in taken)
-        for i, (xyxy, *rest) in enumerate(zip(*values, strict=True))
-    ]
+    boxes = []
+
+    def add(kind: str, word: str, xyxy: list[float], label: int, score: str = "") -> None:
+        text = f"{word}: {CLASSES[label]}{score}"
+        boxes.append({"box": [round(v, 1) for v in xyxy], "kind": kind, "text": text})
+
+    values = (kept[name][:MOST_BOXES].tolist() for name in ("boxes", "labels", "scores"))
+    for i, (xyxy, label, score) in enumerate(zip(*values, strict=True)):
+        kind = ("other", "box") if target is None else ("wrong", "false")
+        add(*("right", "found") if i in taken else kind, xyxy, label, f" {100 * score:.0f} %")
     if target is None:
-        return Found(boxes, None)
-    objects = zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True)
-    found = set(taken.values())
-    return Found(
-        boxes, [Box(tuple(xyxy), label, 1.0, i in found) for i, (xyxy, label) in enumerate(objects)]
-    )
+        return Found(boxes, len(order), None, 0)
+    for i, (xyxy, label) in enumerate(
+        zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True)
+    ):
+        if i not in taken.values():
+            add("truth", "missed", xyxy, label)
+    return Found(boxes, len(order), len(target["labels"]), len(taken))

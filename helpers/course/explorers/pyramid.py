@@ -123,9 +123,9 @@ def _diagram(view: View, state: dict[str, Any], box: SureBox | None) -> dict[str
         if level[0] == "P":
             one |= {"kind": "own", "color": COLORS[number]}
             if box and number == box.proposed_by:
-                one["text"] += "; proposes the box"
+                one["text"] += ", proposes it"
             if box and number == box.pooled_from:
-                one["text"] += "; the box is pooled here"
+                one["text"] += ", pools it"
         return one | {"pick": {"level": level, "box": NONE}, "pressed": level == state["level"]}
 
     body = [card(level, "→" if level != "C5" else "") for level in LEVELS[:4]]
@@ -136,8 +136,8 @@ def _diagram(view: View, state: dict[str, Any], box: SureBox | None) -> dict[str
         "wide": True,
         "floor": share(ROUNDING),
         "rows": [
-            [{"title": "image → body", "text": state["picture"]}, *body, {"title": ""}],
-            [{"title": "heads ← FPN", "text": f"boxes: {len(view.boxes)}", "arrow": "←"}, *pyramid],
+            [{"title": "image", "text": state["picture"]}, *body, {"title": ""}],
+            [{"title": "heads", "text": f"boxes: {len(view.boxes)}", "arrow": "←"}, *pyramid],
         ],
     }
 
@@ -173,7 +173,7 @@ def _image(view: View, state: dict[str, Any], box: SureBox | None) -> dict[str, 
         more = {"text": one.name, "pressed": one == box}
         more["pick"] = {"box": NONE if one == box else i, "level": f"P{one.pooled_from}"}
         overlays.append(_overlay(one.xyxy, one.pooled_from, "own", **more))
-    for one in view.lost:
+    for one in () if box else view.lost:
         text = f"BatchNorm only: {one.name}"
         overlays.append(_overlay(one.xyxy, one.pooled_from, "truth", text=text))
     if box:

@@ -59,7 +59,7 @@ class ScaleExplorer(Explorer):
         trained = {layer.trained for layer in self._layers.values()}
         order = sorted(DEFAULTS, key=lambda eps: eps in trained)  # begin with a difference
         presets = {
-            f"{short(eps)}: {DEFAULTS[eps]}{' and as trained' * (trained == {eps})}": {"eps": eps}
+            f"{DEFAULTS[eps]}, {short(eps)}{', as trained' * (trained == {eps})}": {"eps": eps}
             for eps in order
         }
         affected = {name: abs(one.errors(order[0])) for name, one in self._layers.items()}

@@ -11,22 +11,20 @@ from helpers.course.explorers.feeding import (
     ENTERING,
     LEAVING,
     Feeding,
-    Found,
-    Span,
     View,
     bound,
     check,
     pictures,
     rounded,
     share,
+    span,
 )
 from helpers.course.explorers.saved import saved
 from helpers.inputs.pixels import KNOWN
-from helpers.inputs.scenes import CLASSES, SIZE
+from helpers.inputs.scenes import SIZE
 from helpers.networks.detector import load_detector
 
 BRIGHTNESS = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
-MOST_BOXES = 12
 PRESETS = {  # the names are those of pixels.loader_mistakes
     "0-255": {},
     "halved": {"emits": "halved"},
@@ -38,7 +36,7 @@ PRESETS = {  # the names are those of pixels.loader_mistakes
 
 
 class ScalingExplorer(Explorer):
-    """A loader, the scene detector and a picture: what is emitted, what is expected, what is found.
+    """A loader, the scene detector and a picture: what it emits, what it expects, what it finds.
 
     Traits: `emits` and `expects`, formats of helpers.inputs.pixels.KNOWN; `picture`; `brightness`,
     by which the picture is multiplied before the loader has it. `model`: the detector if it is
@@ -82,15 +80,14 @@ class ScalingExplorer(Explorer):
         image, target = (self.yours()[0], None) if yours else pictures()[state["picture"]]
         emits, expects = state["emits"], state["expects"]
         view = self._feeding.view(image, target, state["brightness"], emits, expects)
-        off = view.rows[view.largest].relative
-        most = f"the maps are off most at {view.largest}, by {rounded(off)} ×."
+        largest, off = max(((s, row.relative) for s, row in view.rows.items()), key=lambda x: x[1])
+        most = f"the maps are off most at {largest}, by {rounded(off)} ×."
         if off <= ROUNDING:
             most = "no stage is off by more than rounding (≤ 1e-5)."
         return {
             "headline": f"{view.found.words()}.",
             "sentence": f"The loader emits {emits}, the network expects {expects}: {most}",
             "panels": [_chain(view, state["brightness"]), *_images(view, state), _bars(view)],
-            "table": _table(view),
         }
 
 
@@ -99,11 +96,11 @@ def _chain(view: View, brightness: float) -> dict[str, Any]:
     times = "" if brightness == 1 else f" × {rounded(brightness)}"
     cut = ", cut off at 1" if brightness > 1 else ""
     cards = [
-        {"title": f"picture{times}{cut}", "text": str(Span.of(view.image))},
+        {"title": f"picture{times}{cut}", "text": span(view.image)},
         {"title": "loader", "text": f"emits {view.emitted}"},
     ]
-    for title, point in (("normalized", ENTERING), ("first convolution", LEAVING)):
-        now, right = map(str, view.spans[point])
+    for title, point in (("normalized", ENTERING), ("conv1", LEAVING)):
+        now, right = view.spans[point]
         text = f"{now}, as is right" if now == right else f"{now}, right: {right}"
         cards.append({"title": title, "text": text, "warn": now != right})
     return {"kind": "cards", "arrows": True, "wide": True, "rows": [cards]}
@@ -111,8 +108,7 @@ def _chain(view: View, brightness: float) -> dict[str, Any]:
 
 def _images(view: View, state: dict[str, Any]) -> list[dict[str, Any]]:
     """The right input and what is fed, each with what is found in it."""
-    low, high = Span.of(view.fed)
-    outside = low < -1e-4 or high > 1 + 1e-4  # by more than rounding
+    outside = (view.fed - 0.5).abs().max() > 0.5 + 1e-4  # by more than rounding
     clipped = "; values outside 0–1 are drawn as 0 or 1" if outside else ""
     now = f"{state['emits']} where {state['expects']} is expected"
     sides = (
@@ -127,24 +123,9 @@ def _images(view: View, state: dict[str, Any]) -> list[dict[str, Any]]:
             "alt": f"{title}, {state['picture']}: {found.words()}.",
             "png": png(image, 64),
             "size": [image.shape[2], image.shape[1]],
-            "boxes": _boxes(found),
+            "boxes": found.boxes,
         }
         for title, image, found, clipped in sides
-    ]
-
-
-def _boxes(found: Found) -> list[dict[str, Any]]:
-    """The best boxes, and the objects that none of them finds."""
-    shown = []
-    for box in found.boxes[:MOST_BOXES]:
-        kind = "other" if found.truth is None else "right" if box.matched else "wrong"
-        word = {"right": "found", "wrong": "false", "other": "box"}[kind]
-        shown.append((box, kind, f"{word}: {CLASSES[box.label]} {100 * box.score:.0f} %"))
-    missed = (box for box in found.truth or () if not box.matched)
-    shown += [(box, "truth", f"missed: {CLASSES[box.label]}") for box in missed]
-    return [
-        {"box": [round(v, 1) for v in box.xyxy], "kind": kind, "text": text}
-        for box, kind, text in shown
     ]
 
 
@@ -156,17 +137,4 @@ def _bars(view: View) -> dict[str, Any]:
         "note": "Log scale; gray: rounding.",
         "floor": share(ROUNDING),
         "rows": [{"label": s, "share": share(v), "text": bound(v)} for s, v in off.items()],
-    }
-
-
-def _table(view: View) -> dict[str, Any]:
-    spans = [[at, str(now), str(right)] for at, (now, right) in view.spans.items()]
-    return {
-        "header": ["values", "now", "right"],
-        "rows": [
-            ["the network's picture", str(Span.of(view.fed)), str(Span.of(view.image))],
-            *spans,
-            ["found", view.found.words(), view.right.words()],
-            *([f"{stage} off by", bound(row.relative), "0"] for stage, row in view.rows.items()),
-        ],
     }

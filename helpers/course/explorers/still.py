@@ -3,6 +3,8 @@
 import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, groupby
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,10 @@ CURVES = {"cool": BLUE, "filled": BLUE, "ink": BLACK, "dashed": BLACK, "thin": "
 
 def still(panels: Sequence[Panel], caption: str) -> bytes:
     """Draw the panels of a frame below one another: PNG bytes, 1,600 px wide."""
-    rows = [part for panel in panels for part in _rows(panel)]
+    rows = []
+    for pictured, group in groupby(panels, lambda panel: panel["kind"] == "image"):
+        some = list(group)
+        rows += [_images(some)] if pictured else chain.from_iterable(map(_rows, some))
     heights = [height for _, height, _ in rows]
     fig, _ = figure(height=sum(heights) + 0.5)
     fig.clear()
@@ -45,9 +50,21 @@ def _rows(panel: Panel) -> list[tuple[int, float, Callable]]:
         return [
             (len(row), height, lambda axes, row=row: _cards(axes, row)) for row in panel["rows"]
         ]
-    draw = {"bars": _bars, "image": _image, "plot": _plot}[kind]
-    height = {"bars": 0.35 * len(panel.get("rows", ())) + 0.4, "image": 3.4, "plot": 3.0}[kind]
+    draw = {"bars": _bars, "plot": _plot}[kind]
+    height = {"bars": 0.35 * len(panel.get("rows", ())) + 0.4, "plot": 3.0}[kind]
     return [(1, height, lambda axes: draw(axes[0], panel))]
+
+
+def _images(panels: Sequence[Panel]) -> tuple[int, float, Callable]:
+    """Pictures stand side by side."""
+
+    def draw(axes: Sequence[Axes]) -> None:
+        for ax, panel in zip(axes, panels, strict=True):
+            _image(ax, panel)
+            words = " ".join(filter(None, [panel["title"], panel.get("note")]))
+            ax.set_title(fill(words, 90 // len(panels)), fontsize=10)
+
+    return len(panels), 3.6, draw
 
 
 def _maps(axes: Sequence[Axes], maps: Sequence[Panel]) -> None:
@@ -70,7 +87,8 @@ def _cards(axes: Sequence[Axes], cards: Sequence[Panel]) -> None:
         ax.axis("off")
         if "map" in card or "png" in card:
             _picture(ax, card.get("map", card))
-        words = "\n".join(filter(None, [card["title"], card.get("text")]))
+        words = (fill(card.get(part, ""), 90 // len(axes)) for part in ("title", "text"))
+        words = "\n".join(filter(None, words))
         ax.set_title(words, fontsize=9, loc="left", fontweight="bold" if card.get("warn") else None)
 
 
@@ -93,7 +111,6 @@ def _bars(ax: Axes, panel: Panel) -> None:
 
 def _image(ax: Axes, panel: Panel) -> None:
     _picture(ax, {"png": panel["png"]})
-    ax.set_title(panel["title"], fontsize=10)
     for one in panel["boxes"]:
         x0, y0, x1, y1 = one["box"]
         line = "--" if one["kind"] in ("truth", "own dashed") else "-"
