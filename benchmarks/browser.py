@@ -23,25 +23,23 @@ SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 KERNEL = {"name": "python3", "display_name": "Python 3"}
 PATIENCE = 120  # seconds, for a busy machine
 
-# Resolves when the frame for `stage` is in the page and the browser has painted it.
-WATCH = """stage => {
-  const explorer = document.querySelector('.norm-explorer');
-  const shown = selector =>
-    [...explorer.querySelectorAll(selector)].filter(element => element.offsetParent);
-  window.painted = new Promise(resolve => addEventListener('click', event => {
-    new MutationObserver(async (_, observer) => {
-      if (!shown('.norm-rows strong').some(name => name.textContent.startsWith(stage))) return;
-      observer.disconnect();
-      await Promise.all(shown('.norm-maps img').map(image => image.decode()));
-      requestAnimationFrame(() => setTimeout(() => resolve(performance.now() - event.timeStamp)));
-    }).observe(explorer, {attributes: true, characterData: true, childList: true, subtree: true});
-  }, {capture: true, once: true}));
+# Resolves when the panels show something else and the browser has painted it.
+WATCH = """() => {
+  const explorer = document.querySelector('.explorer');
+  window.painted = new Promise(resolve => {
+    explorer.addEventListener('change', event => {
+      new MutationObserver((_, observer) => {
+        observer.disconnect();
+        requestAnimationFrame(() => setTimeout(() => resolve(performance.now() - event.timeStamp)));
+      }).observe(explorer.querySelector('.panels'), {childList: true});
+    }, {capture: true, once: true});
+  });
 }"""
 
 
 @contextmanager
 def page(source: str) -> Iterator[Page]:
-    """Open JupyterLab, run `source` there, and yield the page once it shows a NormExplorer."""
+    """Open JupyterLab, run `source` there, and yield the page once it shows an explorer."""
     with TemporaryDirectory() as home, _lab(Path(home), source) as url, sync_playwright() as play:
         browser = play.chromium.launch(
             executable_path=CHROMIUM, args=SWITCHES, env=os.environ | {"HOME": home}
@@ -52,15 +50,22 @@ def page(source: str) -> Iterator[Page]:
         page.get_by_text("| Idle").first.wait_for()  # a kernel that is not there yet runs nothing
         page.locator(".jp-CodeCell .cm-content").click()
         page.keyboard.press("Control+Enter")
-        page.locator(".norm-maps img").first.wait_for()
+        page.locator(".explorer canvas").first.wait_for()
         yield page
         browser.close()
 
 
-def click_to_paint(page: Page, stage: str) -> float:
-    """Click on a stage's button; return the milliseconds until its frame is painted."""
-    page.evaluate(WATCH, stage)
-    page.locator(".norm-explorer").get_by_role("button", name=stage, exact=True).click()
+def preset(page: Page, name: str) -> None:
+    """Press a preset's button, and wait until it is shown."""
+    button = page.locator(".presets").get_by_role("button", name=name)
+    button.click()
+    page.locator(f".presets [aria-pressed=true]:text-is('{name}')").wait_for()
+
+
+def choice_to_paint(page: Page, label: str, choice: str) -> float:
+    """Choose in a list; return the milliseconds until what follows is painted."""
+    page.evaluate(WATCH)
+    page.locator(".explorer").get_by_label(label, exact=True).select_option(choice)
     return page.evaluate("painted")
 
 

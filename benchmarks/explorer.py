@@ -1,14 +1,14 @@
-"""What a reader of the NormExplorer waits for, and what it keeps in memory."""
+"""What a reader of the explorers waits for, and what they keep in memory."""
 
 import random
 import sys
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 from itertools import count, cycle
 from statistics import median
+from time import perf_counter
 
 import torch
-from helpers.course.explorers.side_by_side import EPS_0, FROZEN, PRESETS, Side, variants, view
 from torch import nn
 from tqdm import tqdm
 
@@ -16,108 +16,148 @@ from benchmarks import browser
 from benchmarks.memory import rss_mb
 from benchmarks.report import emit, settle, skip
 from benchmarks.timing import medians
-from helpers.course.explorers.norm import NormExplorer, frame
+from helpers.course.explorers.batch import BatchExplorer
+from helpers.course.explorers.explorer import Explorer
+from helpers.course.explorers.norm import NormExplorer
+from helpers.course.explorers.pyramid import PyramidExplorer
+from helpers.course.explorers.scaling import ScalingExplorer
+from helpers.course.explorers.variants import FROZEN, IDENTITY, KINDS, RUNNING
 from helpers.inputs import photos
-from helpers.norms import KINDS
 from helpers.stages import STAGES
 
-BASE = PRESETS["Today"]  # ResNet-50, and ResNet-50 frozen
+LIVE = NormExplorer, BatchExplorer, ScalingExplorer, PyramidExplorer  # those that ask Python
+NETWORK = "ResNet-50"
 
 
-def rss_growth_mb(toggles: int) -> float:
-    """Measure the memory that random toggles add once every kind has been in every stage."""
-    explorer = NormExplorer()
-    choices = [(number, kind) for number in range(len(STAGES)) for kind in KINDS]
+def asked(explorer: Explorer, state: dict) -> dict:
+    """Put a question as the page does, and return the answer."""
+    answers = []
+    explorer.send = lambda content, buffers=None: answers.append(content)
+    explorer._answer(explorer, {"id": 1, "state": state}, [])
+    return answers[-1]
 
-    def toggle(side: str, number: int, kind: str) -> None:
-        explorer.sides[side].kinds[number].value = kind
 
-    for choice in choices:
-        toggle("b", *choice)
-    before, generator = rss_mb(), random.Random(0)
-    for _ in tqdm(range(toggles), "random toggles", disable=None):
-        toggle(generator.choice("ab"), *generator.choice(choices))
+def random_states(explorer: Explorer, generator: random.Random):
+    """Endless changes, one at a time, of what the controls offer."""
+    state = dict(explorer.presets[0]["state"])
+    offers = {one["trait"]: one["options"] for one in explorer.spec["controls"] if one["options"]}
+    while True:
+        trait = generator.choice(list(offers))
+        state[trait] = generator.choice(offers[trait])
+        if trait == "kind_b":
+            state["kinds_b"] = [generator.choice(KINDS) for _ in STAGES]
+        if trait == "stage":
+            state["channel"] = generator.randrange(8)
+        yield dict(state)
+
+
+def rss_growth_mb(kind: Callable[[], Explorer], events: int) -> float:
+    """Measure the memory that random questions add.
+
+    Everything that is kept up to a bound is there before: 300 questions come first.
+    """
+    explorer = kind()
+    states = random_states(explorer, random.Random(0))
+    for _ in tqdm(range(300), f"{kind.__name__}, first", disable=None):
+        asked(explorer, next(states))
+    before = rss_mb()
+    for _ in tqdm(range(events), f"{kind.__name__}, questions", disable=None):
+        asked(explorer, next(states))
     return rss_mb() - before
 
 
+def burst_seconds(kind: Callable[[], Explorer]) -> float:
+    """Time 200 changes of a trait from Python, each drawn, as a linked control makes them."""
+    explorer = kind()
+    states = random_states(explorer, random.Random(1))
+    start = perf_counter()
+    for _ in range(200):
+        for name, value in next(states).items():
+            setattr(explorer, name, value)
+    asked(explorer, explorer.state)  # of a burst, the page asks for the last one
+    return perf_counter() - start
+
+
 def toggle_over_forward(rounds: int) -> float:
-    """Time an uncached toggle without its picture, over a bare pass of the recomputed stages.
+    """Time an uncached toggle, its frame included, over a bare pass of the recomputed stages.
 
     The ratio is the median over the five stages whose kind can change.
     """
+    explorer = NormExplorer()
     return median(
-        _toggle_over_forward(number, rounds)
+        _toggle_over_forward(explorer, number, rounds)
         for number in tqdm(range(len(STAGES)), "toggled stages", disable=None)
     )
 
 
-def _toggle_over_forward(number: int, rounds: int) -> float:
-    image, networks, names = photos.load("cat"), variants(BASE.b.network), count()
-    kinds = (*BASE.b.kinds[:number], EPS_0, *BASE.b.kinds[number + 1 :])
-    stages = [networks.part(*choice) for choice in zip(STAGES, kinds, strict=True)]
-    recomputed, state = nn.Sequential(*stages[number:]), BASE
+def _toggle_over_forward(explorer: NormExplorer, number: int, rounds: int) -> float:
+    network, names = explorer._network(NETWORK), count()
+    image = photos.load("cat")
+    kinds = [RUNNING] * len(STAGES)
+    toggled = [*kinds[:number], FROZEN, *kinds[number + 1 :]]
+    x, eps = network.normalize(image), 0.0
+    stages = [network.part(*one, eps) for one in zip(STAGES, toggled, strict=True)]
+    recomputed = nn.Sequential(*stages[number:])
     with torch.inference_mode():
-        entry = nn.Sequential(*stages[:number])(networks.normalize(image))
+        entry = nn.Sequential(*stages[:number])(x)
+    key = None
 
-    def show_base():
-        nonlocal state
-        state = replace(BASE, photo=f"{number} {next(names)}")  # by this name, nothing is cached
-        view(state, image)
+    def untoggled():
+        nonlocal key
+        key = f"{number} {next(names)}"  # by this name, nothing is cached
+        network.maps(key, x, tuple(kinds), eps)
 
     def toggle():
-        view(replace(state, b=Side(BASE.b.network, kinds)), image)
+        network.maps(key, x, tuple(toggled), eps)
 
     @torch.inference_mode()
     def forward():
         recomputed(entry)
 
-    seconds = medians({"toggle": toggle, "forward": forward}, rounds, before=show_base)
+    seconds = medians({"toggle": toggle, "forward": forward}, rounds, before=untoggled)
     return seconds["toggle"] / seconds["forward"]
 
 
-def picture_ms(rounds: int) -> float:
-    """Time all panels of a view, at the preset and stage where they take longest."""
-    image = photos.load("cat")
-    states = [replace(preset, stage=stage) for preset in PRESETS.values() for stage in STAGES]
-    calls = {state: partial(frame, state, view(state, image)) for state in states}
-    return 1000 * max(medians(calls, rounds).values())
-
-
 def cached_toggle_ms(rounds: int) -> float:
-    """Time a control that is set back to what is cached, until its picture is there."""
-    explorer, kinds = NormExplorer(), cycle([FROZEN, EPS_0])
+    """Time a control that is set back to what is cached, until its frame is there."""
+    explorer, kinds = NormExplorer(), cycle([FROZEN, IDENTITY])
+    state = explorer.presets[0]["state"] | {"network": NETWORK}
 
     def toggle():
-        before, explorer.sides["b"].kinds[0].value = explorer.frame, next(kinds)
-        assert explorer.frame != before, "without an event loop, a change draws at once"
+        assert "frame" in asked(explorer, state | {"kinds_b": [next(kinds)] * len(STAGES)})
 
     medians({"": toggle}, 2)
     return 1000 * medians({"": toggle}, rounds)[""]
 
 
-def click_to_paint_ms(rounds: int) -> float:
-    """Time a click on a stage's button, which needs no forward pass, until the frame is painted."""
+def click_to_paint_ms(rounds: int, live: bool) -> float:
+    """Time a switch of a stage until it is painted: by Python, or in the page alone."""
     source = "from helpers.course.explorers.norm import NormExplorer\nNormExplorer()"
     with browser.page(source) as page:
+        if live:
+            browser.preset(page, "ResNet-50, today")
+        kinds = KINDS[:2] if live else KINDS[:3]
         times = [
-            browser.click_to_paint(page, stage)
-            for _ in tqdm(range(rounds + 1), "rounds of clicks", disable=None)
-            for stage in STAGES
+            browser.choice_to_paint(page, "B: layer4", kinds[number % len(kinds)])
+            for number in tqdm(range(1, 5 * rounds), "choices", disable=None)
         ]
-    return median(times[len(STAGES) :])  # after a round in which everything happens first
+    return median(times[len(kinds) :])  # after a round in which everything happens first
 
 
 def main() -> int:
     """Measure and print all; return 1 if something cannot be measured in CI."""
     settle()
-    emit("rss_growth_mb", rss_growth_mb(toggles=500), "MB", 50)  # first, from a small process
+    for kind in LIVE:
+        name = kind.__name__.removesuffix("Explorer").lower()
+        emit(f"rss_growth_mb {name}", rss_growth_mb(kind, 2000), "MB", 50)
+        emit(f"burst_s {name}", burst_seconds(kind), "s", 5)
     emit("toggle_over_forward", toggle_over_forward(rounds=15), "×", 1.25)
-    emit("picture_ms", picture_ms(rounds=25), "ms", 25)
     emit("cached_toggle_ms", cached_toggle_ms(rounds=50), "ms", 30)
-    click = dict(name="click_to_paint_ms", unit="ms", limit=150)
-    if not browser.CHROMIUM:
-        return skip(**click, reason="Chromium is not installed.")
-    emit(**click, value=click_to_paint_ms(rounds=5))
+    for name, live, limit in (("click_to_paint_ms", True, 150), ("in_page_ms", False, 50)):
+        measure = partial(click_to_paint_ms, 5, live)
+        if not browser.CHROMIUM:
+            return skip(name=name, unit="ms", limit=limit, reason="Chromium is not installed.")
+        emit(name, measure(), "ms", limit)
     return 0
 
 

@@ -1,6 +1,6 @@
 """The server of `make lab` and of Binder: a saved notebook keeps the widgets that it shows.
 
-JupyterLab saves no state of widgets here (overrides.json), else a notebook would count as changed
+JupyterLab saves no state of widgets unless told to; then, a notebook would count as changed
 once it is opened, and whatever a reader has set in a widget would go into the file.
 """
 

@@ -16,8 +16,8 @@ from nbval.plugin import comment_markers, metadata_tags
 
 ROOT = Path(__file__).resolve().parent.parent
 
-LARGEST_FILE = 450_000
-MOST_CELLS = 40
+LARGEST_FILE = 600_000
+MOST_CELLS = 42
 LONGEST_CELL = 25
 LONGEST_MEDIAN = 8
 MOST_PRINTED_LINES = 20
@@ -299,7 +299,8 @@ def widgets(nb, path):
         if make.WIDGET_VIEW not in data:
             continue
         text = data.get("text/plain", "")
-        if REPR.search(text) or len(text.split()) < 4:
+        own = "import ipywidgets" in cell.source  # the reader's own, whose text is their repr
+        if not own and (REPR.search(text) or len(text.split()) < 4):
             yield f"{make.title(cell)} shows a widget whose text is no sentence: {text[:60]!r}"
         if (model_id := data[make.WIDGET_VIEW]["model_id"]) not in models:
             yield f"{make.title(cell)} shows a widget that is not stored: {model_id}"

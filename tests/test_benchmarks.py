@@ -70,8 +70,9 @@ def test_without_chromium_a_line_says_so_and_ci_fails(ci, status, monkeypatch, c
     monkeypatch.setenv("CI", ci)
     monkeypatch.setattr(browser, "CHROMIUM", None)
     monkeypatch.setattr(explorer, "settle", lambda: None)
-    for name in ("rss_growth_mb", "toggle_over_forward", "picture_ms", "cached_toggle_ms"):
-        monkeypatch.setattr(explorer, name, lambda **_: 1.0)
+    monkeypatch.setattr(explorer, "LIVE", explorer.LIVE[:1])
+    for name in ("rss_growth_mb", "burst_seconds", "toggle_over_forward", "cached_toggle_ms"):
+        monkeypatch.setattr(explorer, name, lambda *_, **__: 1.0)
     assert explorer.main() == status
     *measured, skipped = lines(capsys)
     assert [line["value"] for line in measured] == [1.0] * 4
@@ -83,7 +84,8 @@ def test_without_chromium_a_line_says_so_and_ci_fails(ci, status, monkeypatch, c
 def test_the_numbers_are_numbers(monkeypatch):
     monkeypatch.setattr(explorer, "STAGES", ("layer4",))
     numbers = [
-        explorer.rss_growth_mb(toggles=1),
+        explorer.rss_growth_mb(explorer.ScalingExplorer, events=1),
+        explorer.burst_seconds(explorer.ScalingExplorer),
         *compare.over_two_forwards(rounds=1).values(),
         explorer.cached_toggle_ms(rounds=1),
     ]

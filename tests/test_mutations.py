@@ -33,8 +33,8 @@ TABLE = r"""
   trained eps: EPS = 1e-3 → EPS = 1e-2
 01_two_backbones helpers/networks/backbones.py
   seed: 20201215 → 20201216
-01_two_backbones helpers/course/explorers/side_by_side.py
-  preset: 2020": _resnet(RUNNING, EPS_0) → 2020": _resnet(RUNNING, FROZEN)
+01_two_backbones helpers/course/explorers/norm.py
+  preset: 2020": {"network": "ResNet-50", "eps": 0.0} → 2020": {"network": "ResNet-50", "eps": 1e-5}
 02_batchnorm
   variance stored: correction=stored) → correction=0)
   momentum: (1 - share) * state[name] + share * value → share * state[name] + (1 - share) * value

@@ -169,10 +169,10 @@ def test_a_readers_photo_of_any_size_is_shown_and_never_saved(stored, lab):
     picture.set_input_files(
         {"name": "mine.png", "mimeType": "image/png", "buffer": file.getvalue()}
     )
-    expect(box.get_by_text("mine.png")).to_be_visible()
+    expect(box.locator("figcaption", has_text="mine.png")).to_be_visible()
     picture.set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"No photo."})
     says(box, "a.png is no picture that this browser can read")
-    expect(box.get_by_text("mine.png")).to_be_visible()
+    expect(box.locator("figcaption", has_text="mine.png")).to_be_visible()
     before = (lab.notebooks / "stored.ipynb").stat().st_size
     stored.locator(".jp-CodeCell .cm-content").last.click()
     save(stored)

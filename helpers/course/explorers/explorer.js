@@ -238,7 +238,7 @@ const CONTROLS = {
     const show = () => {
       const mixed = all && new Set(page.state[all]).size > 1;
       const at = mixed ? -1 : options.indexOf(page.state[trait]);
-      other.textContent = mixed ? "(mixed)" : page.local.name;
+      other.textContent = page.state[trait] === page.local.yours ? page.local.name : "(mixed)";
       const can = options.map((one, i) => !(choices[i].disabled = !page.can({ [trait]: one })));
       Object.assign(node, {
         selectedIndex: at < 0 ? options.length : at,
