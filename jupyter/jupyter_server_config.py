@@ -12,13 +12,16 @@ STATE = "application/vnd.jupyter.widget-state+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 
-def views(cell):
-    """The widget views that a cell shows."""
-    return [o["data"][VIEW] for o in cell.get("outputs", []) if VIEW in o.get("data", {})]
+def shows(cell):
+    """The outputs of a cell that show a widget."""
+    return [o["data"] for o in cell.get("outputs", []) if VIEW in o.get("data", {})]
 
 
 def keep_widgets(model, path, contents_manager, **_):
-    """Give what a cell shows after another run the state that it was stored with."""
+    """Give what a cell shows after another run the state that it was stored with.
+
+    A widget that was not stored leaves its text: JupyterLab would show an error in its place.
+    """
     file = Path(contents_manager.root_dir, path.strip("/"))
     if model["type"] != "notebook" or not file.exists():
         return
@@ -31,11 +34,14 @@ def keep_widgets(model, path, contents_manager, **_):
     for cell in now["cells"]:
         twin = stored.get(cell.get("id"), {})
         if "".join(cell["source"]) == "".join(twin.get("source", "")):
-            for shown, was in zip(views(cell), views(twin), strict=False):
-                if shown["model_id"] not in models and was["model_id"] in models:
-                    models[shown["model_id"]] = models[was["model_id"]]
+            for shown, was in zip(shows(cell), shows(twin), strict=False):
+                if was[VIEW]["model_id"] in models:
+                    models.setdefault(shown[VIEW]["model_id"], models[was[VIEW]["model_id"]])
+        for data in shows(cell):
+            if data[VIEW]["model_id"] not in models:
+                del data[VIEW]
     refers = {key: set(re.findall(r"IPY_MODEL_(\w+)", json.dumps(models[key]))) for key in models}
-    more = {view["model_id"] for cell in now["cells"] for view in views(cell)}
+    more = {data[VIEW]["model_id"] for cell in now["cells"] for data in shows(cell)}
     shown = set()
     while more:
         shown |= more

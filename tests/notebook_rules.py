@@ -16,7 +16,7 @@ from nbval.plugin import comment_markers, metadata_tags
 
 ROOT = Path(__file__).resolve().parent.parent
 
-LARGEST_FILE = 600_000
+LARGEST_FILE = 620_000
 MOST_CELLS = 42
 LONGEST_CELL = 25
 LONGEST_MEDIAN = 8

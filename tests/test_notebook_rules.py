@@ -118,8 +118,10 @@ def models(nb):
     return list(make.widget_models(nb).values())
 
 
+STALE = {"_anywidget_id": "explorer", "_esm": "old", "spec": {"modules": ["norm.js"]}}
 OFFENDERS = [
     ("normal", source(7, "else.", "else.  "), "What this does not show"),
+    ("fresh", lambda nb: models(nb)[3]["state"].update(STALE), "run notebooks/make.py"),
     ("faultless", shows(new_output("stream", name="stderr", text="hm")), "stderr"),
     ("faultless", shows(new_output("error")), "raises"),
     ("faultless", prints("<object object at 0x7f1afb46f250>"), "0x7f1afb46f250"),
@@ -244,6 +246,21 @@ def test_make_twice_is_made_once(folder, capsys):
     assert make.main(["--force"]) == 0
     assert file.read_bytes() == first
     assert {p.name for p in folder.path.iterdir()} == {"live.ipynb", make.STATE}
+
+
+def test_modules_of_the_page_are_refreshed_without_executing(folder, capsys, monkeypatch):
+    folder("live", LIVE)
+    assert make.main([]) == 0
+    file = folder.path / "live.ipynb"
+    nb = make.loads(file.read_text("utf-8"))
+    models(nb)[0]["state"].update(STALE)
+    file.write_text(make.dumps(nb), encoding="utf-8")
+    state = folder.path / make.STATE
+    state.write_text(json.dumps({"live.ipynb": make.fingerprint(file, make.dumps(nb))}))
+    monkeypatch.setattr(make, "execute", None)
+    assert make.main([]) == 0 and "1 up to date already" in capsys.readouterr().out.split("\n")[-2]
+    module = (make.PAGE / "explorer.js").read_text("utf-8")
+    assert models(make.loads(file.read_text("utf-8")))[0]["state"]["_esm"] == module
 
 
 def test_check_writes_nothing(folder, capsys):

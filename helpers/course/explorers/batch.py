@@ -18,7 +18,7 @@ PRESETS = (1, 2, 8, 64)
 SHIPPED = 8  # channels of each stage: those of largest between-image share, and that of smallest
 BATCHES = 64  # of every size, at most; the first one's images are the first ones of its order
 THUMBNAIL = 32  # px
-DIGITS = 5  # of the numbers of single images; those of the pool travel whole
+DIGITS = 4  # of the numbers of single images; those of the pool travel whole
 
 
 class BatchExplorer(Explorer):
