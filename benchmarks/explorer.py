@@ -148,9 +148,9 @@ def main() -> int:
     """Measure and print all; return 1 if something cannot be measured in CI."""
     settle()
     for kind in LIVE:
-        name = kind.__name__.removesuffix("Explorer").lower()
-        emit(f"rss_growth_mb {name}", rss_growth_mb(kind, 2000), "MB", 50)
-        emit(f"burst_s {name}", burst_seconds(kind), "s", 5)
+        name = "" if kind is NormExplorer else f" {kind.__name__}"
+        emit(f"rss_growth_mb{name}", rss_growth_mb(kind, 2000), "MB", 50)
+        emit(f"burst_s{name}", burst_seconds(kind), "s", 5)
     emit("toggle_over_forward", toggle_over_forward(rounds=15), "×", 1.25)
     emit("cached_toggle_ms", cached_toggle_ms(rounds=50), "ms", 30)
     for name, live, limit in (("click_to_paint_ms", True, 150), ("in_page_ms", False, 50)):
