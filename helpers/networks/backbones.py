@@ -163,7 +163,7 @@ def _own(path: Path) -> nn.Module:
             f"({type(error).__name__}): write it anew with torch.save(model.state_dict(), path)."
         ) from None
     try:
-        model = _trained(state, len(state["fc.bias"]) if "fc.bias" in state else 1000)
+        model = _trained(state, state["fc.bias"].numel() if "fc.bias" in state else 1000)
         for name, t in model.state_dict().items():
             if not t.isfinite().all() or (name.endswith("running_var") and t.min() < 0):
                 raise RuntimeError(f"\n\t{name} holds what is not finite, or a negative variance")
