@@ -87,7 +87,8 @@ def names(folder):
 def test_all_is_measured_once_and_read(server, tmp_path):
     make.main(tmp_path, server.networks, ("cat",))
     assert names(tmp_path) == sorted(f"{n}.{end}" for n in make.NETWORKS for end in ("json", "npz"))
-    asked, before = len(server.asked), {n: (tmp_path / n).stat().st_mtime_ns for n in names(tmp_path)}
+    asked = len(server.asked)
+    before = {n: (tmp_path / n).stat().st_mtime_ns for n in names(tmp_path)}
     make.main(tmp_path, server.networks, ("cat",))
     assert len(server.asked) == asked == 3
     assert before == {n: (tmp_path / n).stat().st_mtime_ns for n in names(tmp_path)}
