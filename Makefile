@@ -13,7 +13,7 @@ PYTHON := $(or $(PYTHON),$(shell for p in python3 python3.13 python3.12 python3.
 
 $(if $(filter-out cpu pypi,$(TORCH)),$(error TORCH is cpu (PyTorch's CPU wheels) or pypi (the default), not $(TORCH)))
 
-.PHONY: help lab test test-all notebooks bench speed weights constraints binder-link export
+.PHONY: help lab test test-all notebooks bench speed weights real-weights constraints binder-link export
 .PHONY: environment lab-packages test-packages
 .NOTPARALLEL:
 
@@ -68,6 +68,10 @@ speed: lab-packages
 ## make weights      fetch the ImageNet weights (the one thing that needs a download)
 weights: lab-packages
 	$(bin)/python -m helpers.networks.backbones
+
+## make real-weights measure eps against rounding on weights really trained (downloads 280 MB)
+real-weights: lab-packages
+	$(bin)/python -m data.results.real_weights.make
 
 ## make constraints  write the versions that the tests have just passed with into constraints.txt
 constraints:

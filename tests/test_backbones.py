@@ -1,7 +1,9 @@
 """Networks, their weights and stages."""
 
+import copy
 import hashlib
 import os
+import re
 import runpy
 import shutil
 import sys
@@ -15,12 +17,13 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.segmentation import fcn_resnet50
 
 from helpers.audit.census import build
-from helpers.inputs import photos
+from helpers.inputs import photos, pixels
 from helpers.networks import backbones, lite0
 from helpers.networks.download import sha256_of
 from helpers.norms import norm_layers
 from helpers.stages import STAGES, body, stages
 
+MEAN, STD = (torch.tensor(v).view(3, 1, 1) for v in (pixels.MEAN, pixels.STD))
 CLASSES = {"cat": {"tabby", "tiger cat", "Egyptian cat"}, "coffee": {"espresso"}}
 CLASSES["rocket"] = {"missile"}
 STAND_IN = "09b5b2acfb8d3028ad6a4a88ec82ada6fc887d800cedd33d650b0963501f5519"
@@ -134,6 +137,8 @@ def test_imagenet_is_fetched_once_and_then_found_by_auto_unless_damaged(publishe
     for name, tensor in torch.load(published, weights_only=True).items():
         assert torch.equal(model.state_dict()[name], tensor)
     assert model.bn1.num_batches_tracked == 0
+    image = photos.load("cat", 64)
+    torch.testing.assert_close(model.normalize(image), (image - MEAN) / STD)
     os.truncate(path, path.stat().st_size - 9)
     assert "stand-in" in backbones.load().provenance
     assert "IMAGENET1K_V1" in backbones.load(weights="imagenet").provenance
@@ -144,6 +149,108 @@ def test_the_command_line_without_network_prints_one_sentence(monkeypatch):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
     with pytest.raises(SystemExit, match=r"^https://.* could not be downloaded \(ProxyError\)"):
         runpy.run_path(backbones.__file__, run_name="__main__")
+
+
+@pytest.fixture
+def own(monkeypatch, tmp_path, published):
+    """Save what is given as one's own weights, and load them."""
+    state = torch.load(published, weights_only=True)
+
+    def load(change=lambda state: state, name="mine.pt"):
+        path = tmp_path / name
+        torch.save(change(dict(state)), path)
+        monkeypatch.setenv("HELPERS_WEIGHTS", str(path))
+        return state, backbones.load()
+
+    return load
+
+
+def test_ones_own_weights_are_loaded_in_whatever_they_are_wrapped(own):
+    for change in (
+        dict,
+        lambda state: {"model": state, "epoch": 89},
+        lambda state: {"state_dict": {f"module.{k}": v for k, v in state.items()}, "best": 76.1},
+        lambda state: {k: nn.Parameter(v.double()) for k, v in state.items()},
+        lambda state: state | {"bn1.num_batches_tracked": torch.tensor(9)},
+    ):
+        before = torch.get_rng_state()
+        state, model = own(change, "mine ½.pth.tar")
+        assert model.provenance == "ResNet-50, your weights: mine ½.pth.tar."
+        assert not model.training and all(p.requires_grad for p in model.parameters())
+        held = model.state_dict()
+        assert all(torch.equal(held[name], tensor) for name, tensor in state.items())
+        assert {t.dtype for t in held.values()} == {torch.float32, torch.int64}
+        assert torch.equal(torch.get_rng_state(), before)
+    assert model.bn1.num_batches_tracked == 9 and model.layer1[0].bn1.num_batches_tracked == 0
+    _, model = own(lambda s: s | {"fc.weight": torch.ones(7, 2048), "fc.bias": torch.ones(7)})
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
+    assert backbones.load(weights="stand-in").provenance == backbones.PROVENANCE["stand-in"]
+    assert "your weights: mine.pt. FPN" in backbones.resnet50_detector(min_size=64).provenance
+
+
+def without(name):
+    return lambda state: {k: v for k, v in state.items() if k != name}
+
+
+def with_values(name, value):
+    return lambda state: state | {name: torch.full_like(state[name], value)}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (without("layer1.0.bn2.weight"), r'fit .*Missing key.*"layer1.0.bn2.weight"'),
+        (lambda s: s | {"layer1.0.se.weight": torch.ones(1)}, 'Unexpected key.*"layer1.0.se'),
+        (lambda s: s | {"conv1.weight": torch.ones(64, 3, 3, 3)}, "size mismatch for conv1.weight"),
+        (lambda s: s | {"fc.bias": torch.ones(10)}, "size mismatch for fc.weight"),
+        (with_values("bn1.running_mean", float("nan")), "bn1.running_mean holds what is not fini"),
+        (with_values("bn1.running_var", -1.0), "bn1.running_var holds .* a negative variance"),
+        (with_values("conv1.weight", 1e39), "not finite"),
+        (lambda s: models.resnet18().state_dict(), "size mismatch|Missing key"),
+        (lambda s: {"model": {}}, "Missing key"),
+        (lambda s: models.resnet18(), r"more than names and tensors \(UnpicklingError\): write"),
+        (lambda s: s | {"conv1.weight": "tensor"}, "more than names"),
+        (lambda s: s | {"conv1.weight": torch.ones(1, device="meta")}, "more than names"),
+        (lambda s: torch.ones(3), "more than names"),
+        (lambda s: [1], "more than names"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_in_one_sentence(own, change, words):
+    def in_double(state):  # 1e39 is finite there
+        return change({k: v.double() for k, v in state.items()})
+
+    with pytest.raises(RuntimeError, match=words) as caught:
+        own(in_double)
+    assert re.fullmatch(r"mine\.pt (?!.*\.\s+[A-Z]).{,400}\.", str(caught.value))
+    assert caught.value.__suppress_context__
+
+
+def test_files_that_hold_no_weights_are_refused(monkeypatch, tmp_path, published):
+    path = tmp_path / "mine.pth"
+    for content in (b"", b"<html>", published.read_bytes()[:9000], b"PK\3\4" + bytes(99)):
+        path.write_bytes(content)
+        monkeypatch.setenv("HELPERS_WEIGHTS", str(path))
+        with pytest.raises(RuntimeError, match=r"^mine.pth is damaged, .*: write it anew with"):
+            backbones.load()
+    for name in (path.with_name("none.pth"), tmp_path):
+        monkeypatch.setenv("HELPERS_WEIGHTS", str(name))
+        with pytest.raises(ValueError, match="is no file: set it to .* the whole path of your"):
+            backbones.load()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HELPERS_WEIGHTS", "~/mine.pth")
+    shutil.copyfile(published, path)
+    assert "your weights: mine.pth" in backbones.load().provenance
+    assert "scene" in backbones.load("detector").provenance.lower()
+
+
+def test_every_network_carries_its_normalize(own):
+    image, normalized = photos.load("cat", 64), (photos.load("cat", 64) - MEAN) / STD
+    torch.testing.assert_close(own()[1].normalize(image), normalized)
+    for name, low in (("lite0", -1), ("detector", -2.2)):
+        assert low <= backbones.load(name).normalize(image).min() < 0
+    model = backbones.load(weights="stand-in")
+    assert torch.equal(model.normalize(image), image)
+    assert torch.equal(copy.deepcopy(model).normalize(image), image)
 
 
 def test_the_url_is_the_one_of_the_question():

@@ -23,7 +23,6 @@ from helpers.networks.detector import (
     detector,
     evaluate,
     load_detector,
-    packed,
     rate,
     unpacked,
 )
@@ -154,8 +153,8 @@ def test_the_other_detector_normalizes_by_groups_and_finds_about_as_much(held_ou
 
 
 def test_packing_rounds_once():
-    stored = packed(detector().eval())
-    again = packed(unpacked(stored))
+    stored = make.packed(detector().eval())
+    again = make.packed(unpacked(stored))
     assert all(torch.equal(tensor, again[name]) for name, tensor in stored.items())
 
 

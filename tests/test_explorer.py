@@ -60,6 +60,22 @@ def test_presets_are_drawn_once_saved_in_order_and_said(toy):
     assert saved == json.dumps([(again := Toy()).spec, again.presets, again.data])
 
 
+def test_a_preset_that_cannot_be_drawn_says_why_and_is_asked_for(monkeypatch):
+    def init(self, last):
+        states = {"one": {"number": last - 1}, "two": {"number": last}}
+        Explorer.__init__(self, states, {"number": Control("number", (1, 2, 3))}, view=("photo",))
+
+    monkeypatch.setattr(Toy, "__init__", init)
+    monkeypatch.setattr(Toy, "calls", [], raising=False)
+    monkeypatch.setattr(Toy, "inside", 0, raising=False)
+    monkeypatch.setattr(Toy, "most", 0, raising=False)
+    toy = Toy(4)
+    assert toy.text == "one: 3, 0.00.\ntwo: number is 3 at most."
+    assert toy.presets[1] == {"name": "two", "state": toy.state | {"number": 4}, "frame": None}
+    with pytest.raises(ValueError, match="number is 3 at most."):
+        Toy(5)
+
+
 def test_a_question_is_answered_by_a_frame_or_one_sentence(toy):
     toy._answer(toy, {"hello": True}, [])
     assert toy.answers == [{"ready": True}]

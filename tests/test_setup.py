@@ -20,7 +20,7 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 TARGETS = ["lab", "test", "test-all", "notebooks", "bench", "weights", "constraints"]
-TARGETS += ["export", "binder-link"]
+TARGETS += ["export", "binder-link", "real-weights"]
 CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
 
 

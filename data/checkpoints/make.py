@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from tqdm import tqdm
 
@@ -30,7 +30,6 @@ from helpers.networks.detector import (
     evaluate,
     group_norm,
     normalize,
-    packed,
     unpacked,
 )
 from helpers.networks.download import sha256_of
@@ -228,6 +227,12 @@ def main(arguments: list[str] | None = None) -> None:
     _write(out / "README.md", lambda fresh: fresh.write_text(text, encoding="utf-8"))
     part.unlink()
     print(f'sha256 "{sha256_of(file)}"')
+
+
+def packed(model: FasterRCNN) -> dict[str, Tensor]:
+    """Return the state_dict as it is stored: tensors of two or more dimensions in float16."""
+    state = model.state_dict()
+    return {name: t.half() if t.dim() > 1 else t.clone() for name, t in state.items()}
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:

@@ -1,20 +1,21 @@
 """Backbones with ImageNet's weights, with an offline stand-in's, or really trained and bundled."""
 
 import os
+import re
 from pathlib import Path
+from textwrap import shorten
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from helpers import DATA
-from helpers.networks.detector import load_body
+from helpers.networks.detector import load_body, normalize
 from helpers.networks.download import DownloadError, fetch, is_whole
 from helpers.networks.lite0 import load_lite0
 
-NETWORKS = ("resnet50", "lite0", "detector")
 WEIGHTS = ("auto", "stand-in", "imagenet")
 IMAGENET_URL = ResNet50_Weights.IMAGENET1K_V1.url
 STATISTICS = DATA / "stand_in" / "resnet50_statistics.pt"
@@ -28,23 +29,26 @@ PROVENANCE = {
     "detector": "Scene detector's body, trained weights: a narrow ResNet, synthetic scenes.",
 }
 ONE_SET = {"lite0": load_lite0, "detector": load_body}  # networks with one set of weights
+NETWORKS = ("resnet50", *ONE_SET)
 
 
 def load(name: str = "resnet50", weights: str = "auto") -> nn.Module:
     """Load a network in eval mode; its `provenance` says which weights it holds.
 
     `name` is "resnet50" (torchvision's), "lite0" (EfficientNet-Lite0) or "detector" (the body of
-    the scene detector). The last two have one set of weights, for which `weights` stays "auto", and
-    a `normalize` that turns an image in 0–1 into what they take.
+    the scene detector). The last two have one set of weights, for which `weights` stays "auto". Its
+    `normalize` turns an image in 0–1 into what it takes; the stand-in takes 0–1 as it is.
 
     `weights` is one of:
     - "stand-in": random, needs no download, and has the same bits on every call.
     - "imagenet": IMAGENET1K_V1 from torch.hub's cache, fetched if it is not there or not whole.
     - "auto": ImageNet if the cache holds it whole, else the stand-in. It never downloads; the
-      environment variable HELPERS_WEIGHTS can set it to either.
+      environment variable HELPERS_WEIGHTS can set it to either, or to the path of a state_dict of
+      your own ResNet-50, trained on ImageNet-normalized RGB. A checkpoint may hold it under
+      "state_dict" or "model", and "module." may stand before its keys.
 
-    Raises ValueError for an unknown name or weights; RuntimeError for missing or altered files;
-    helpers.networks.download.DownloadError if ImageNet's weights cannot be fetched.
+    Raises ValueError for an unknown name or weights; RuntimeError for missing or altered files, and
+    for your own if it does not fit; DownloadError if ImageNet's weights cannot be fetched.
     """
     if name not in NETWORKS:
         raise ValueError(f"No network {name!r} here: choose one of {', '.join(NETWORKS)}.")
@@ -53,21 +57,22 @@ def load(name: str = "resnet50", weights: str = "auto") -> nn.Module:
     if name in ONE_SET:
         if weights != "auto":
             raise ValueError(f'{name} has one set of weights, its own: leave weights at "auto".')
-        model, provenance = ONE_SET[name](), PROVENANCE[name]
+        model, weights = ONE_SET[name](), name
+    elif (weights := _resolve(weights)) == "stand-in":
+        model = _stand_in()
+    elif weights == "imagenet":
+        model = _trained(torch.load(fetch_imagenet(), map_location="cpu", weights_only=True))
     else:
-        weights = _resolve(weights)
-        model = _stand_in() if weights == "stand-in" else _imagenet()
-        provenance = PROVENANCE[weights]
-    model.provenance = provenance
+        model = _own(Path(weights).expanduser())
+    model.provenance = PROVENANCE.get(weights, f"ResNet-50, your weights: {Path(weights).name}.")
     return model
 
 
 def resnet50_detector(**options) -> FasterRCNN:
     """Build torchvision's fasterrcnn_resnet50_fpn in eval mode on the body of `load("resnet50")`.
 
-    Its modules are those of the builder with a pretrained backbone. FPN and heads are drawn
-    uniformly, from a fixed seed, so its boxes mean nothing. `options` are FasterRCNN's, such as
-    min_size. Raises what `load` raises.
+    Its modules are those of the builder with a pretrained backbone. FPN and heads are random, from
+    a fixed seed: its boxes mean nothing. `options` are FasterRCNN's. Raises what `load` raises.
     """
     network = load("resnet50")
     with torch.random.fork_rng(devices=[]):
@@ -95,11 +100,15 @@ def fetch_imagenet() -> Path:
     return fetch(IMAGENET_URL, path, sha256)
 
 
+def as_it_is(image: Tensor) -> Tensor:
+    """Return an image in 0–1, which is what the stand-in takes."""
+    return image
+
+
 def draw_stand_in() -> nn.Module:
     """Draw the stand-in before calibration: ResNet-50 in eval mode, uniform weights, one seed.
 
-    A plain random ResNet amplifies rounding with depth; with small weights in the last
-    normalization layer of every block it does not.
+    With small weights in the last normalization layer of every block, rounding does not grow.
     """
     with torch.device("meta"):
         model = resnet50()
@@ -119,28 +128,56 @@ def draw_stand_in() -> nn.Module:
             draw(module.bias, -0.2, 0.2)
             module.reset_running_stats()
         elif isinstance(module, nn.Linear):
-            draw(module.weight, -(module.in_features**-0.5), module.in_features**-0.5)
-            draw(module.bias, -(module.in_features**-0.5), module.in_features**-0.5)
+            for tensor in (module.weight, module.bias):
+                draw(tensor, -(module.in_features**-0.5), module.in_features**-0.5)
     return model
 
 
 def _stand_in() -> nn.Module:
     if not is_whole(STATISTICS, STATISTICS_SHA256):
         raise RuntimeError(
-            f"The stand-in's statistics ({STATISTICS.name}) are missing or altered: "
-            "restore them with `git checkout -- data/stand_in`."
+            "The stand-in's statistics are missing or altered: `git checkout -- data/stand_in`."
         )
     model = draw_stand_in()
     model.load_state_dict(torch.load(STATISTICS, weights_only=True), strict=False)
+    model.normalize = as_it_is
     return model
 
 
-def _imagenet() -> nn.Module:
+def _trained(state: dict[str, Tensor], classes: int = 1000) -> nn.Module:
     with torch.device("meta"):
-        model = resnet50()
-    state = torch.load(fetch_imagenet(), map_location="cpu", weights_only=True)
+        model = resnet50(num_classes=classes)
     model.load_state_dict(state, assign=True)
+    model.normalize = normalize
     return model.eval()
+
+
+def _own(path: Path) -> nn.Module:
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+        held = next((held[key] for key in ("state_dict", "model") if key in held), held)
+        state = {re.sub(r"^(module\.)+", "", name): _plain(t) for name, t in held.items()}
+    except Exception as error:  # torch raises a dozen kinds of errors on other files
+        raise RuntimeError(
+            f"{path.name} is damaged, or holds more than names and tensors "
+            f"({type(error).__name__}): write it anew with torch.save(model.state_dict(), path)."
+        ) from None
+    try:
+        model = _trained(state, state["fc.bias"].numel() if "fc.bias" in state else 1000)
+        for name, t in model.state_dict().items():
+            if not t.isfinite().all() or (name.endswith("running_var") and t.min() < 0):
+                raise RuntimeError(f"\n\t{name} holds what is not finite, or a negative variance")
+    except RuntimeError as error:
+        trouble = shorten(str(error).partition("\n\t")[2], 180, placeholder=" …").rstrip(". ")
+        raise RuntimeError(
+            f"{path.name} does not fit torchvision's resnet50 ({trouble}): give the whole "
+            "state_dict of a sound one, or unset HELPERS_WEIGHTS."
+        ) from None
+    return model
+
+
+def _plain(t: Tensor) -> Tensor:
+    return torch.empty(t.shape, dtype=torch.float32 if t.ndim else torch.long).copy_(t.detach())
 
 
 def _imagenet_file() -> tuple[Path, str]:
@@ -153,9 +190,10 @@ def _resolve(weights: str) -> str:
     if weights != "auto":
         return weights
     weights = os.environ.get("HELPERS_WEIGHTS", "auto")
-    if weights not in WEIGHTS:
+    if weights not in WEIGHTS and not Path(weights).expanduser().is_file():
         raise ValueError(
-            f"HELPERS_WEIGHTS is {weights!r}: set it to one of {', '.join(WEIGHTS)}, or unset it."
+            f"HELPERS_WEIGHTS is {weights!r}, which is no file: set it to one of "
+            f"{', '.join(WEIGHTS)}, or the whole path of your ResNet-50's state_dict, or unset it."
         )
     if weights == "auto":
         weights = "imagenet" if is_whole(*_imagenet_file()) else "stand-in"

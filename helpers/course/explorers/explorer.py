@@ -76,9 +76,12 @@ class Explorer(anywidget.AnyWidget):
         traits = list(dict.fromkeys([*(n for n in controls if self.has_trait(n)), *view]))
         defaults = {name: getattr(self, name) for name in traits}
         states = {name: defaults | changes for name, changes in presets.items()}
-        frames = {name: self.draw(state) for name, state in states.items()}
+        # With a reader's own weights a preset may have nothing finite: the page asks, and is told.
+        frames = {name: self._draw_or_say(state) for name, state in states.items()}
         self.text = "\n".join(f"{name}: {said(frame)}" for name, frame in frames.items())
         self._first = next(iter(states.items())), next(iter(frames.values()))
+        if isinstance(why := self._first[1], str):
+            raise ValueError(why)
         for name, value in next(iter(states.values())).items():
             setattr(self, name, value)
         with self.hold_sync():
@@ -86,8 +89,9 @@ class Explorer(anywidget.AnyWidget):
             self.page = "\n".join(file.read_text(encoding="utf-8") for file in files)
             self.data = dict(data or {})
             self.presets = [
-                {"name": name, "state": state, "frame": self.stored(state, frames[name])}
-                for name, state in states.items()
+                {"name": name, "state": states[name]}
+                | {"frame": None if isinstance(frame, str) else self.stored(states[name], frame)}
+                for name, frame in frames.items()
             ]
             self.spec = {
                 "name": type(self).__name__,
@@ -106,6 +110,12 @@ class Explorer(anywidget.AnyWidget):
     def draw(self, state: dict[str, Any]) -> dict[str, Any]:
         """The frame of a state. ValueError, in one sentence for the reader, if it has none."""
         raise NotImplementedError
+
+    def _draw_or_say(self, state: dict[str, Any]) -> dict[str, Any] | str:
+        try:
+            return self.draw(state)
+        except ValueError as error:
+            return str(error)
 
     def stored(self, state: dict[str, Any], frame: dict[str, Any]) -> dict[str, Any] | None:
         """What is saved of a preset's frame: None where the page computes it."""
@@ -158,8 +168,10 @@ class Explorer(anywidget.AnyWidget):
         display({**data, "text/plain": stands_in}, metadata=metadata, raw=True)
 
 
-def said(frame: Mapping[str, Any]) -> str:
-    """The sentence of a frame, after its headline."""
+def said(frame: Mapping[str, Any] | str) -> str:
+    """The sentence of a frame, after its headline; or the one that stands for it."""
+    if isinstance(frame, str):
+        return frame
     return " ".join(filter(None, [frame.get("headline"), frame["sentence"]]))
 
 

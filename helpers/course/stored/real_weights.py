@@ -1,0 +1,95 @@
+"""What data/results/real_weights holds, where somebody has measured it; nowhere else are there any.
+
+`make real-weights` measures networks whose weights have to be downloaded; a lesson that has no file
+of them says so.
+"""
+
+import json
+from dataclasses import dataclass
+from math import nan
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from helpers import DATA
+from helpers.networks.download import is_whole
+
+FOLDER = DATA / "results" / "real_weights"
+NETWORKS = ("resnet50", "coco", "mobilenet_v3")
+
+
+class Effect(NamedTuple):
+    """What eps and what rounding does at one point, over max|A|; NaN where nothing is finite.
+
+    `effect`: the trained network from the detector's with another eps, both in float64. `rounding`
+    and `rounding_detector`: each in float32 from its own float64 twin.
+    """
+
+    photo: str
+    point: str
+    shape: tuple[int, ...]
+    effect: float
+    rounding: float
+    rounding_detector: float
+
+
+@dataclass(frozen=True, eq=False)
+class RealWeights:
+    """What was measured of one network.
+
+    `about`: its checkpoint's url, sha256 and bytes, the layers "trained" and of the "detector",
+    versions and processor. `effects`: a row for each photo and point. `running_var`, `weight`:
+    layer → of its channels, float32 (c,).
+    """
+
+    about: dict[str, Any]
+    effects: tuple[Effect, ...]
+    running_var: dict[str, np.ndarray]
+    weight: dict[str, np.ndarray]
+
+    def largest(self) -> dict[str, tuple[float, float]]:
+        """Point → the largest effect and the largest rounding of the two networks on any photo.
+
+        Either is NaN if it is so on one photo.
+        """
+        points = dict.fromkeys(row.point for row in self.effects)
+        for point in points:
+            rows = [row[3:] for row in self.effects if row.point == point]
+            effect, *rounding = np.array(rows).max(0).tolist()  # numpy's max keeps NaN
+            points[point] = effect, float(np.max(rounding))
+        return points
+
+
+def real_weights(network: str) -> RealWeights | None:
+    """Read what was measured of one of NETWORKS; None if it was not measured here.
+
+    Raises ValueError for another name, and RuntimeError if one of its two files is damaged.
+    """
+    if network not in NETWORKS:
+        raise ValueError(f"No network {network!r} here: choose one of {', '.join(NETWORKS)}.")
+    file = FOLDER / f"{network}.json"
+    if not file.exists():
+        return None
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        held = FOLDER / content["channels"]["file"]
+        if not is_whole(held, content["channels"]["sha256"]):
+            raise KeyError(held.name)
+        effects = tuple(_effect(row) for row in content["effects"])
+    except (ValueError, KeyError, TypeError):
+        raise RuntimeError(
+            f"What was measured of {network} (data/results/real_weights) is missing or altered: "
+            "delete its files and run `make real-weights`."
+        ) from None
+    with np.load(held) as arrays:
+        ends = np.cumsum(arrays["sizes"])[:-1]
+        variances, weights = (
+            dict(zip(arrays["layers"].tolist(), np.split(arrays[name], ends), strict=True))
+            for name in ("running_var", "weight")
+        )
+    return RealWeights(content["about"], effects, variances, weights)
+
+
+def _effect(row: dict[str, Any]) -> Effect:
+    values = {name: nan if row[name] is None else row[name] for name in Effect._fields}
+    return Effect(**values | {"shape": tuple(row["shape"])})
