@@ -92,8 +92,9 @@ class NormExplorer(Explorer):
         """
         _check(state)
         network = self._network(state["network"])
-        image = self.yours() if state["photo"] == YOURS else photos.load(state["photo"])
-        key = id(image) if state["photo"] == YOURS else state["photo"]
+        yours = state["photo"] == YOURS
+        image = self.yours()[None] if yours else photos.load(state["photo"])
+        key = hash(image.numpy().tobytes()) if yours else state["photo"]
         sides = (state["kind_a"],) * len(STAGES), tuple(state["kinds_b"])
         x = network.normalize(image)
         a, b = (network.maps(key, x, kinds, state["eps"]) for kinds in sides)
@@ -117,7 +118,7 @@ class NormExplorer(Explorer):
         for one in frame["stages"]:
             if one["relative"] <= ROUNDING:
                 one["d"]["values"] = ""
-        return frame | {"channels": [], "photo": None}
+        return frame | {"channels": [], "photo": None, "partial": True}
 
     def panels(self, state: dict[str, Any], frame: dict[str, Any]) -> list[dict[str, Any]]:
         """The open stage's maps, and a bar per stage."""

@@ -86,7 +86,7 @@ class PyramidExplorer(Explorer):
                 yield state | {"level": f"P{box.pooled_from}", "box": i}
 
     def _image(self, state: dict[str, Any]) -> Tensor:
-        return self.yours()[0] if state["picture"] == YOURS else self._pictures[state["picture"]]
+        return self.yours() if state["picture"] == YOURS else self._pictures[state["picture"]]
 
     def draw(self, state: dict[str, Any]) -> dict[str, Any]:
         """The diagram of the levels, a level's maps, and the boxes with their proposals.
