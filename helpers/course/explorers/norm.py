@@ -64,9 +64,7 @@ class NormExplorer(Explorer):
             "photo": Control("photo", photos.NAMES, below=True),
             "file": Control("or your own", look="file", side=224, below=True),
         }
-        data = self._data()
-        view = "stage", "channel", "kinds_b"
-        super().__init__(PRESETS, controls, data, view)
+        super().__init__(PRESETS, controls, self._data(), ("stage", "channel", "kinds_b"))
         self.observe(self._lead, "kind_b")
         self.observe(self._follow, "kinds_b")
 
@@ -140,13 +138,8 @@ class NormExplorer(Explorer):
         network, image = self._network("Lite0"), photos.load("cat")
         x, eps = network.normalize(image), self.eps
         trained = network.maps("cat", x, (RUNNING,) * len(STAGES), eps)
-        data = {
-            "stages": STAGES,
-            "all": KINDS,
-            "kinds": PAGE_KINDS,
-            "network": "Lite0",
-            "photo": "cat",
-        }
+        data = {"stages": STAGES, "all": KINDS, "kinds": PAGE_KINDS}
+        data |= {"network": "Lite0", "photo": "cat"}
         data |= {"eps": eps, "rounding": ROUNDING, "picture": png(image[0, :, ::2, ::2], 64)}
         data |= {"a": [], "reach": [], "relative": [], "d": []}
         rows: dict[tuple[str, ...], Row] = {}
@@ -216,11 +209,9 @@ def share(relative: float, low: float = 1e-8, high: float = 10.0) -> float:
 
 def times(relative: float) -> str:
     """A relative difference as a multiple of rounding, in words."""
-    return (
-        "rounding"
-        if relative <= ROUNDING
-        else f"{float(f'{relative / ROUNDING:.2g}'):,.0f} × rounding"
-    )
+    if relative <= ROUNDING:
+        return "rounding"
+    return f"{float(f'{relative / ROUNDING:.2g}'):,.0f} × rounding"
 
 
 def _check(state: Mapping[str, Any]) -> None:
