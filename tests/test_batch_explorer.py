@@ -63,7 +63,7 @@ def test_it_ships_the_channels_and_images_that_the_page_computes_with(explorer, 
         assert len(numbers) == 8 and numbers[0] == one.most_between()
         assert numbers[-1] == one.least_between()
         channel = shipped[stage][0]
-        assert channel["means"] == pytest.approx(one.means[:, numbers[0]], rel=1e-4)
+        assert channel["means"] == pytest.approx(one.means[:, numbers[0]], rel=5e-4)  # four digits
         bins = np.frombuffer(base64.b64decode(channel["histograms"]), np.uint8)
         assert bins.reshape(64, -1).any(1).all()
     assert len(explorer.data["thumbnails"]) == 64

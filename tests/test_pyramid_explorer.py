@@ -110,7 +110,7 @@ def test_bad_input_is_one_sentence_and_a_readers_pictures_are_shown(explorer):
     ):
         with pytest.raises(ValueError, match=words):
             frame(explorer, **changes)
-    explorer._yours = torch.rand(1, 3, 128, 128)
+    explorer._yours = torch.rand(3, 128, 128)
     assert frame(explorer, picture=YOURS)["panels"][2]["size"] == [128, 128]
     for image in (torch.rand(3, 64, 200), torch.rand(1, 3, 64, 200)):
         own = PyramidExplorer(load_detector(), image)

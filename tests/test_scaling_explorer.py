@@ -67,9 +67,9 @@ def test_bad_input_is_one_sentence_and_a_readers_picture_is_shown(explorer):
     ):
         with pytest.raises(ValueError, match=words):
             frame(explorer, **changes)
-    explorer._yours = torch.rand(1, 3, 128, 128)
+    explorer._yours = torch.rand(3, 128, 128)
     assert "a photo has no truth" in frame(explorer, picture=YOURS, emits="0-1")["headline"]
-    explorer._yours = torch.zeros(1, 3, 128, 128)  # another one is not taken for the first
+    explorer._yours = torch.zeros(3, 128, 128)  # another one is not taken for the first
     assert frame(explorer, picture=YOURS)["panels"][0]["rows"][0][0]["text"] == "0 … 0"
 
 

@@ -28,6 +28,9 @@ from helpers.course.explorers.norm import KINDS
 kinds = W.Dropdown(options=KINDS, description="linked")
 W.link((kinds, "value"), (explorer, "kind_b"))
 kinds"""
+# A second view, in a row with another widget; a chosen channel makes Python open layer1.
+VIEWS = """explorer.observe(lambda _: setattr(explorer, "stage", "layer1"), "channel")
+W.HBox([W.Label("beside"), explorer])"""
 NEEDS_PYTHON = "needs Python"
 
 
@@ -148,15 +151,44 @@ def test_a_linked_dropdown_leads_the_explorer(stored):
     box = NORM.box(stored)
     preset(box, "another eps").click()
     says(box, "Main cause: eps")
-    stored.locator(".jp-CodeCell .cm-content").last.click()
-    stored.keyboard.press("ControlOrMeta+a")
-    stored.keyboard.insert_text(LINK)
-    stored.keyboard.press("ControlOrMeta+Enter")
+    run_last(stored, LINK)
     linked = stored.get_by_label("linked")
     linked.select_option("batch statistics")
     says(box, "Main cause: batch statistics")
     box.get_by_label("B, all stages:").select_option("frozen")
     expect(linked.locator("option:checked")).to_have_text("frozen")
+
+
+def test_two_views_agree_and_one_fits_beside_another_widget(stored):
+    run_last(stored, VIEWS)
+    views = stored.get_by_role("region", name=NORM.name, exact=True)
+    expect(views).to_have_count(2)
+    assert views.last.evaluate("box => box.clientWidth") > 500
+    views.last.locator(".panels .cards").get_by_role("button", name="mean of all").focus()
+    for key in ("Tab", "Enter"):  # the channel that differs most
+        stored.keyboard.press(key)
+    for number in range(2):
+        readout = views.nth(number).locator(".under output")
+        expect(readout).to_have_text("layer1, mean of the channels")
+    run_last(stored, "explorer.unobserve_all('channel')")
+    expect(views).to_have_count(1)
+
+
+def test_the_divider_is_dragged_on_the_picture(stored):
+    box = NORM.box(stored)
+    toggle = box.get_by_role("button", name="A over B, with a divider")
+    toggle.click()
+    picture, line = box.locator(".divided"), box.locator(".divider")
+    picture.scroll_into_view_if_needed()
+    area = picture.bounding_box()
+    stored.mouse.move(area["x"] + 0.2 * area["width"], area["y"] + 9)
+    stored.mouse.down()
+    stored.mouse.move(area["x"] + 0.75 * area["width"], area["y"] + 9, steps=3)
+    stored.mouse.up()
+    at = line.bounding_box()
+    assert abs(at["x"] + at["width"] / 2 - area["x"] - 0.75 * area["width"]) < 3
+    expect(box.get_by_label(re.compile("^divider"))).to_have_value("75")
+    toggle.click()
 
 
 def test_a_readers_photo_of_any_size_is_shown_and_never_saved(stored, lab):
@@ -169,6 +201,10 @@ def test_a_readers_photo_of_any_size_is_shown_and_never_saved(stored, lab):
     picture.set_input_files(
         {"name": "mine.png", "mimeType": "image/png", "buffer": file.getvalue()}
     )
+    expect(box.locator("figcaption", has_text="mine.png")).to_be_visible()
+    box.get_by_label("photo", exact=True).select_option("coffee")
+    expect(box.locator("figcaption", has_text="coffee")).to_be_visible()
+    box.get_by_label("photo", exact=True).select_option("mine.png")
     expect(box.locator("figcaption", has_text="mine.png")).to_be_visible()
     picture.set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"No photo."})
     says(box, "a.png is no picture that this browser can read")
@@ -235,6 +271,14 @@ def test_untrusted_it_answers_and_shows_the_static_picture(lab, browser, made):
         expect(page.locator(".jp-RenderedImage img").first).to_be_visible()
         expect(page.get_by_text("once the notebook is trusted").first).to_be_visible()
         expect(page.locator(".explorer")).to_have_count(0)
+
+
+def run_last(page, source: str) -> None:
+    """Run this in the last cell."""
+    page.locator(".jp-CodeCell .cm-content").last.click()
+    page.keyboard.press("ControlOrMeta+a")
+    page.keyboard.insert_text(source)
+    page.keyboard.press("ControlOrMeta+Enter")
 
 
 def differs(box, before):

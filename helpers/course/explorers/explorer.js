@@ -1,5 +1,5 @@
-// One module for every explorer. It draws frames, which are data: a sentence and panels. A frame comes from the
-// explorer's own page module, from what is saved, or from Python (CONTRIBUTING.md, Frames). `model` is AFM's.
+// One module for every explorer. It draws frames, which come from the explorer's own page module, from what is saved,
+// or from Python (CONTRIBUTING.md, Frames). `model` is AFM's.
 
 const NEEDS_PYTHON = "What is greyed out needs Python: run the notebook's cells first.";
 const NO_ANSWER = "Python does not answer: run this cell again.";
@@ -37,8 +37,9 @@ const shareOf = (event, area = event.target.getBoundingClientRect()) => [
   (event.clientY - area.top) / area.height,
 ];
 
-// As helpers.text.short writes it.
+// As helpers.text.short writes it, with a real minus.
 function short(number, digits = 3) {
+  if (number < 0) return `−${short(-number, digits)}`;
   if (number === 0 || !Number.isFinite(number)) return String(number);
   const [mantissa, exponent] = number.toExponential(digits - 1).split("e");
   const rounded = mantissa.includes(".") ? mantissa.replace(/\.?0+$/, "") : mantissa;
@@ -47,7 +48,7 @@ function short(number, digits = 3) {
   return String(Number(number.toPrecision(digits)));
 }
 
-// A button that sets what `one.pick` says, if that can be shown; something else where there is nothing to pick.
+// A button that sets what `one.pick` says, if that can be shown; else a `tag`.
 function pickable(tag, one, key, page, ...children) {
   if (!one.pick) return make(tag, {}, ...children);
   const more = { disabled: !page.can(one.pick), click: () => page.set(one.pick) };
@@ -83,13 +84,13 @@ function painted(map, page, attributes) {
   return canvas;
 }
 
-// Side by side, with one pointer for all. With `divider`, the first two maps can be laid over one another.
+// Side by side, with one pointer for all.
 function maps(panel, page) {
   const readout = make("output", { class: "line" }, panel.note ?? "");
   const box = make("div", { class: "maps" });
   const place = { row: 0, column: 0 };
 
-  function point(row, column, [rows, columns]) {
+  function point(row, column, [rows, columns], live) {
     Object.assign(place, { row: clamp(row, 0, rows - 1), column: clamp(column, 0, columns - 1) });
     const value = (map) => {
       const number = eightBit(map)[place.row * columns + place.column];
@@ -97,6 +98,7 @@ function maps(panel, page) {
     };
     const same = panel.maps.filter((map) => map.shape?.[0] === rows);
     const words = same.map((map) => `${map.title.split(":")[0]} ${short(value(map))}`);
+    readout.ariaLive = live; // a pointer's way is not read out
     readout.textContent = `row ${place.row}, column ${place.column}: ${words.join(" · ")}`;
     const shares = { "--x": place.column / columns, "--y": place.row / rows, "--cell": 1 / columns };
     for (const name in shares) box.style.setProperty(name, `${100 * shares[name]}%`);
@@ -108,20 +110,19 @@ function maps(panel, page) {
     const label = `${map.title}${map.note ? `, ${map.note}` : ""}. Arrow keys read its values.`;
     const pointermove = (event) => {
       const [x, y] = shareOf(event);
-      point(Math.floor(y * map.shape[0]), Math.floor(x * map.shape[1]), map.shape);
+      point(Math.floor(y * map.shape[0]), Math.floor(x * map.shape[1]), map.shape, "off");
     };
     const keydown = (event) => {
       if (!STEPS[event.key]) return;
       event.preventDefault();
       const [down, right] = STEPS[event.key];
-      point(place.row + down, place.column + right, map.shape);
+      point(place.row + down, place.column + right, map.shape, "polite");
     };
-    const attributes = { tabindex: 0, "data-key": `map ${map.title}`, "aria-label": label };
-    return painted(map, page, { ...attributes, pointermove, keydown });
+    const key = `map ${map.title}`;
+    return painted(map, page, { tabindex: 0, "data-key": key, "aria-label": label, pointermove, keydown });
   }
 
-  const framed = (kind, ...pictures) =>
-    make("div", { class: `frame ${kind}` }, ...pictures, make("i", { class: "cell" }));
+  const framed = (kind, ...some) => make("div", { class: `frame ${kind}` }, some, make("i", { class: "cell" }));
   const figures = panel.maps.map((map) => make("figure", {}, framed("", picture(map)), captionOf(map)));
   const on = page.local.divider !== undefined;
   if (panel.divider && on) figures.splice(0, 2, divided(...panel.maps));
@@ -131,8 +132,11 @@ function maps(panel, page) {
   function divided(a, b) {
     const frame = framed("divided", picture(b), picture(a), make("i", { class: "divider" }));
     const move = () => frame.style.setProperty("--at", `${(page.local.divider = +range.value)}%`);
+    const drag = (event) => event.buttons && move((range.value = 100 * shareOf(event)[0]));
+    for (const name of ["pointerdown", "pointermove"]) frame.addEventListener(name, drag);
     const label = `divider: left of it ${a.title}, right of it ${b.title}`;
-    const range = make("input", { type: "range", value: page.local.divider, input: move, "aria-label": label });
+    const look = { type: "range", "aria-label": label, "data-key": "range" };
+    const range = make("input", { ...look, value: page.local.divider, input: move });
     move();
     return make("figure", {}, frame, range, captionOf({ title: `${a.title} | ${b.title}`, note: a.note }));
   }
@@ -145,7 +149,7 @@ function maps(panel, page) {
 function cards(panel, page) {
   const thumb = ({ title, png, faint }) => {
     page.thumbs[title] ??= make("img", { src: sourceOf(png), title }); // a new one would flicker
-    return Object.assign(page.thumbs[title], { alt: faint ? "" : title });
+    return Object.assign(page.thumbs[title], { alt: title, ariaHidden: !!faint });
   };
   const card = (one) => {
     if (!one.title) return make("div", { class: "card" });
@@ -181,7 +185,8 @@ function track(share, floor = 0, first = 0) {
   return make("span", { class: "track", style: style.join(";") });
 }
 
-const keysOf = (panel) => (panel.keys ?? []).map((one) => make("span", { class: "key", ...inColor(one) }, one.text));
+const keyOf = (one) => make("span", { class: `key ${one.kind}`, ...inColor(one) }, one.text);
+const keysOf = ({ keys = [] }) => keys.map(keyOf);
 
 function bars(panel) {
   const say = (text) => make("span", {}, text);
@@ -228,17 +233,19 @@ const TOOLS = { make, eightBit, inColor, clamp, short, linked, captionOf, keysOf
 
 // ---- controls
 
-// Each is {node, show}: `show` sets it to what is shown, and greys out what cannot be.
+// Each is {node, show}: `show` sets what is shown, and greys out what cannot be.
 const CONTROLS = {
   select({ trait, options, labels = options, all }, page, named) {
-    const change = () => page.set({ [trait]: options[node.selectedIndex] });
+    const change = () => page.set({ [trait]: options[node.selectedIndex] ?? page.local.yours });
     const choices = options.map((_, i) => make("option", {}, String(labels[i])));
     const other = make("option", { hidden: "" });
     const node = make("select", { ...named, change }, choices, other);
     const show = () => {
       const mixed = all && new Set(page.state[all]).size > 1;
       const at = mixed ? -1 : options.indexOf(page.state[trait]);
-      other.textContent = page.state[trait] === page.local.yours ? page.local.name : "(mixed)";
+      const yours = page.state[trait] === page.local.yours;
+      if (yours) other.hidden = false; // a reader's picture can be chosen again
+      if (yours || at < 0) other.textContent = yours ? page.local.name : mixed ? "(mixed)" : page.state[trait];
       const can = options.map((one, i) => !(choices[i].disabled = !page.can({ [trait]: one })));
       Object.assign(node, {
         selectedIndex: at < 0 ? options.length : at,
@@ -249,7 +256,7 @@ const CONTROLS = {
   },
 
   range({ trait, options, labels = options }, page, named) {
-    const output = make("output", {});
+    const output = make("span", { "aria-hidden": true });
     const say = (text) => node.setAttribute("aria-valuetext", (output.textContent = text));
     const input = () => {
       say(labels[+node.value]);
@@ -261,7 +268,7 @@ const CONTROLS = {
       const now = page.state[trait];
       const at = options.indexOf(now); // Python may have set one between
       const value = at < 0 ? options.filter((one) => one < now).length : at;
-      const disabled = !options.some((one) => one !== now && page.can({ [trait]: one }));
+      const disabled = !options.some((one) => one !== now && page.moves({ [trait]: one }));
       Object.assign(node, { value, disabled });
       say(at < 0 ? short(now) : labels[at]);
     };
@@ -274,17 +281,20 @@ const CONTROLS = {
     return { node, show: () => Object.assign(node, { value: page.state[trait], disabled: !page.alive }) };
   },
 
-  // A picture of the reader's, by button, drop or paste, scaled here: only its pixels travel, and nothing is saved.
+  // A reader's picture, by button, drop or paste, scaled here: only its pixels travel, and nothing is saved.
   file({ side }, page, named) {
     const node = make("input", { type: "file", accept: "image/*", ...named, change: () => take(node.files[0]) });
+    let last = 0;
     async function take(picked) {
       if (!picked || node.disabled) return;
+      const mine = ++last;
       try {
         const picture = await createImageBitmap(picked);
+        if (mine !== last) return; // a later one was faster
         const canvas = make("canvas", { width: side, height: side });
         const pen = canvas.getContext("2d");
         const size = Math.min(picture.width, picture.height);
-        Object.assign(pen, { fillStyle: "white", imageSmoothingQuality: "high" }); // white: below what is transparent
+        Object.assign(pen, { fillStyle: "white", imageSmoothingQuality: "high" }); // below what is transparent
         pen.fillRect(0, 0, side, side);
         pen.drawImage(picture, (picture.width - size) / 2, (picture.height - size) / 2, size, size, 0, 0, side, side);
         page.give(pen.getImageData(0, 0, side, side).data, picked.name, canvas.toDataURL().split(",")[1]);
@@ -303,7 +313,7 @@ const CONTROLS = {
 
 function control(spec, page) {
   const one = CONTROLS[spec.look](spec, page, { "data-key": spec.trait, "aria-label": spec.label });
-  return { ...one, node: make("label", {}, `${spec.label} `, one.node, one.after) };
+  return { ...one, below: spec.below, node: make("label", {}, `${spec.label} `, one.node, one.after) };
 }
 
 // ---- the explorer
@@ -320,18 +330,18 @@ async function render({ model, el }) {
   const pool = JSON.parse(data.pool ?? "[]");
   const pooled = (_, part) => (part?.$ === undefined ? part : pool[part.$]);
   for (const [state, one] of JSON.parse(data.frames ?? "[]", pooled)) stored.set(key(state), one);
-  let answer = null; // Python's latest: {key, frame}
+  let answer = null; // Python's: {key, frame}
   const lookUp = (state) => (answer?.key === key(state) ? answer.frame : (stored.get(key(state)) ?? null));
   const frameOf = (state) => lookUp(state) ?? own.frame?.(state, data, TOOLS) ?? null;
   const has = (state) => (own.has ? own.has(state, data) || lookUp(state) : frameOf(state)) !== null;
 
+  const settled = (changes) => settle({ ...page.state, ...changes }, page.state);
   const read = () => Object.fromEntries(spec.traits.map((name) => [name, model.get(name)]));
   let wanted = read(); // what the controls were last set to; page.state is what is shown
   let frame = frameOf(wanted);
   if (!frame) frame = frameOf((wanted = presets[0].state));
-  let asked = null; // the question that Python has not answered yet
-  let count = 0;
-  let scheduled = false;
+  let asked = null; // what Python has not answered yet
+  let [count, scheduled] = [0, false];
 
   const root = make("section", { class: "explorer", "data-lm-suppress-shortcuts": "true", "aria-label": spec.name });
   const sentence = make("p", { class: "sentence", role: "status" });
@@ -342,10 +352,11 @@ async function render({ model, el }) {
     root,
     palettes: Object.fromEntries(Object.entries(spec.palettes).map(([name, text]) => [name, fromBase64(text)])),
     state: wanted,
-    local: { yours: spec.yours }, // what only this view knows
+    local: { yours: spec.yours, name: spec.yours }, // what only this view knows
     thumbs: {}, // title → image
     alive: false, // whether Python has answered
-    can: (changes) => page.alive || has(settle({ ...page.state, ...changes }, page.state)),
+    can: (changes) => page.alive || has(settled(changes)),
+    moves: (changes) => key(settled(changes)) !== key(page.state) && page.can(changes),
     say: (text) => (trouble.textContent = text),
     redraw: (local) => (Object.assign(page.local, local), draw()),
     save: () => page.alive && model.save_changes(),
@@ -355,13 +366,15 @@ async function render({ model, el }) {
     },
     give(pixels, name, picture) {
       Object.assign(page.local, { name, picture });
-      ask({ ...page.state, [spec.photo]: spec.yours }, pixels);
+      answer = null; // it may be of another picture
+      tell({ ...wanted, [spec.photo]: spec.yours });
+      ask(wanted, pixels);
     },
   };
 
+  const differs = (name) => JSON.stringify(wanted[name]) !== JSON.stringify(model.get(name));
   function tell(state, save = true) {
     wanted = state;
-    const differs = (name) => JSON.stringify(state[name]) !== JSON.stringify(model.get(name));
     for (const name of spec.traits.filter(differs)) model.set(name, state[name]);
     if (save) page.save();
   }
@@ -393,41 +406,39 @@ async function render({ model, el }) {
   }
 
   function ask(state, pixels) {
-    if (asked) return void (asked.next = { state, pixels });
-    const question = { id: count + 1, state, pixels: !!pixels };
-    if (!reach(question, pixels ? [pixels.buffer] : [])) return back(NEEDS_PYTHON);
+    if (asked) return void (asked.next = { state, pixels: pixels ?? asked.next?.pixels });
+    const id = ++count;
+    if (!reach({ id, state, pixels: !!pixels }, pixels && [pixels.buffer])) return back(NEEDS_PYTHON);
     const busy = setTimeout(() => root.classList.add("busy"), BUSY);
-    const late = setTimeout(() => answered({ id: asked.id, error: NO_ANSWER }), PATIENCE);
-    asked = { id: ++count, state, pixels, timers: [busy, late] };
+    const late = setTimeout(() => answered({ id, error: NO_ANSWER }), PATIENCE);
+    asked = { id, state, timers: [busy, late] };
   }
 
   // A host that has lost its kernel may mark the view so, as JupyterLab does, or refuse the message.
   function reach(message, buffers) {
     try {
-      if (lost()) return awake(false);
-      model.send(message, undefined, buffers);
-      return true;
+      if (!lost()) return (model.send(message, undefined, buffers), true);
     } catch {
-      return awake(false);
+      // no kernel
     }
+    return awake(false);
   }
 
   function answered(reply) {
     if (asked?.id !== reply.id) return;
-    const { state, pixels, next, timers } = asked;
+    const { state, next, timers } = asked;
     timers.forEach(clearTimeout);
     root.classList.remove("busy");
     asked = null;
     if (next && (next.pixels || key(next.state) !== key(state))) return ask(next.state, next.pixels);
+    if (key(wanted) !== key(state)) return;
     if (reply.error) return back(reply.error);
     answer = { key: key(state), frame: reply.frame };
-    if (pixels) tell(state);
-    if (key(wanted) === answer.key) show(wanted, reply.frame);
+    show(wanted, reply.frame);
   }
 
-  const buttons = presets.map(({ name, state }) =>
-    make("button", { type: "button", click: () => page.set(state) }, name),
-  );
+  const press = (state) => ({ type: "button", click: () => page.set(state) });
+  const buttons = presets.map(({ name, state }) => make("button", press(state), name));
   const controls = spec.controls.map((one) => control(one, page));
   const note = make("p", { class: "line" }, NEEDS_PYTHON);
 
@@ -460,34 +471,27 @@ async function render({ model, el }) {
     if (!message.ready) return answered(message);
     if (page.alive) return;
     awake(true);
-    wanted = settle(read(), page.state);
-    if (key(wanted) !== key(page.state) || frame.partial) soon();
-  }
-  function changed(name) {
-    const value = model.get(name);
-    if (JSON.stringify(value) === JSON.stringify(wanted[name])) return;
-    tell(settle({ ...wanted, [name]: value }, wanted));
+    wanted = read();
     soon();
   }
+  // What sets several traits, Python or another view, sets them all first.
+  const changed = () => queueMicrotask(() => spec.traits.some(differs) && page.set(read()));
 
   const bar = make("div", { class: "presets", role: "group", "aria-label": "presets" }, buttons);
-  const row = (below) => {
-    const some = spec.controls.flatMap((one, i) => (!!one.below === below ? [controls[i].node] : []));
-    return make("div", { class: "controls" }, some);
-  };
+  const some = (below) => controls.filter((one) => one.below === below).map(({ node }) => node);
+  const row = (below) => make("div", { class: "controls" }, some(below));
   root.append(bar, row(false), sentence, trouble, panels, row(true), note);
   root.addEventListener("keydown", (event) => event.stopPropagation());
   for (const event of ["pointerenter", "focusin"]) root.addEventListener(event, look);
   el.append(root);
   observer.observe(el, { attributes: true, attributeFilter: ["class"] });
   draw();
-  model.on("msg:custom", heard);
-  const listeners = spec.traits.map((name) => [`change:${name}`, () => changed(name)]);
+  const listeners = [["msg:custom", heard], ...spec.traits.map((name) => [`change:${name}`, changed])];
   for (const [event, listener] of listeners) model.on(event, listener);
   reach({ hello: true });
   return () => {
     observer.disconnect();
-    for (const [event, listener] of [["msg:custom", heard], ...listeners]) model.off?.(event, listener);
+    for (const [event, listener] of listeners) model.off?.(event, listener);
   };
 }
 

@@ -153,7 +153,7 @@ class Explorer(anywidget.AnyWidget):
         self.send(answer)
 
     def yours(self) -> Tensor:
-        """The reader's picture, float32 (1,3,side,side) in 0–1. ValueError before there is one."""
+        """The reader's picture, float32 (3,side,side) in 0–1. ValueError before there is one."""
         if self._yours is None:
             raise ValueError("There is no picture of yours yet: choose, drop or paste one.")
         return self._yours
@@ -207,4 +207,4 @@ def _palette(colormap) -> str:
 def _picture(pixels: memoryview) -> Tensor:
     side = round((len(pixels) / 4) ** 0.5)
     rgba = torch.frombuffer(bytearray(pixels), dtype=torch.uint8).view(side, side, 4)
-    return rgba[..., :3].permute(2, 0, 1)[None].float() / 255
+    return rgba[..., :3].permute(2, 0, 1).float() / 255

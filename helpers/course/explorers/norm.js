@@ -14,14 +14,15 @@ export function settle(next, last) {
 }
 
 // Without a channel it does not matter which stage is open, and without frozen layers not what their eps is.
-export function relevant(state) {
-  const [stage, eps] = [state.channel < 0 ? null : state.stage, freezes(state) ? state.eps : null];
-  return { ...state, kind_b: null, stage, eps };
+export function relevant(state, data) {
+  const stage = state.channel < 0 && data.stages.includes(state.stage) ? null : state.stage;
+  return { ...state, kind_b: null, stage, eps: freezes(state) ? state.eps : null };
 }
 
 export const has = (state, data) =>
   state.network === data.network &&
   state.photo === data.photo &&
+  data.stages.includes(state.stage) &&
   state.channel < 0 &&
   state.kind_a === data.kinds[0] &&
   (state.eps === data.eps || !freezes(state)) &&
@@ -63,7 +64,7 @@ function both({ a, d }, eightBit) {
   return [first, second].map((values) => ({ shape: a.shape, values: scaled(values), low, high }));
 }
 
-const signed = (value) => value.toPrecision(2).replace("-", "−");
+const signed = (value) => value.toPrecision(2).replace(/^-/, "−");
 
 export function panels(frame, state, data, local, { eightBit }) {
   const share = (relative) => Math.log10(Math.min(Math.max(relative, 1e-8), 10) / 1e-8) / 9;
@@ -81,27 +82,22 @@ export function panels(frame, state, data, local, { eightBit }) {
   const [a, b] = both(opened, eightBit);
   const what = state.channel < 0 ? "mean of the channels" : `channel ${state.channel}`;
   const scale = `${signed(a.low)} … ${signed(a.high)}`;
-  const photo = { title: local.name && state.photo === local.yours ? local.name : state.photo, png: local.picture };
-  if (state.photo !== local.yours) photo.png = frame.photo ?? data.picture;
+  const yours = state.photo === local.yours;
+  const png = (yours && local.picture) || (frame.photo ?? data.picture);
   const apart = opened.relative <= data.rounding ? "rounding: blank" : `±${signed(opened.d.high)}`;
   const maps = [
     { title: "A", note: scale, ...a },
     { title: "B", note: scale, ...b },
     { ...opened.d, title: "A − B", note: apart },
-    photo,
+    { title: yours ? local.name : state.photo, png },
   ];
   const shown = [
     { kind: "cards", wide: true, floor: share(data.rounding), rows: [data.stages.map(card)] },
     { kind: "maps", wide: true, maps, divider: true, note: `${state.stage}, ${what}` },
   ];
-  const channel = ([n, value]) => ({
-    title: `${n}`,
-    text: `${value}`,
-    pick: { channel: n },
-    pressed: n === state.channel,
-  });
-  const mean = { title: "mean", text: "of all", pick: { channel: -1 }, pressed: state.channel < 0 };
-  const rows = [[mean, ...(frame.channels?.[open] ?? []).map(channel)]];
+  const chosen = (n) => ({ pick: { channel: n }, pressed: n === state.channel });
+  const channel = ([n, text, title = n]) => ({ title: `${title}`, text: `${text}`, ...chosen(n) });
+  const rows = [[[-1, "of all", "mean"], ...(frame.channels?.[open] ?? [])].map(channel)];
   if (rows[0].length > 1) shown.push({ kind: "cards", wide: true, title: "The channels that differ most", rows });
   return shown;
 }

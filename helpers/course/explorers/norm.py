@@ -64,9 +64,7 @@ class NormExplorer(Explorer):
             "photo": Control("photo", photos.NAMES, below=True),
             "file": Control("or your own", look="file", side=224, below=True),
         }
-        data = self._data()
-        view = "stage", "channel", "kinds_b"
-        super().__init__(PRESETS, controls, data, view)
+        super().__init__(PRESETS, controls, self._data(), ("stage", "channel", "kinds_b"))
         self.observe(self._lead, "kind_b")
         self.observe(self._follow, "kinds_b")
 
@@ -92,8 +90,9 @@ class NormExplorer(Explorer):
         """
         _check(state)
         network = self._network(state["network"])
-        image = self.yours() if state["photo"] == YOURS else photos.load(state["photo"])
-        key = id(image) if state["photo"] == YOURS else state["photo"]
+        yours = state["photo"] == YOURS
+        image = self.yours()[None] if yours else photos.load(state["photo"])
+        key = hash(image.numpy().tobytes()) if yours else state["photo"]
         sides = (state["kind_a"],) * len(STAGES), tuple(state["kinds_b"])
         x = network.normalize(image)
         a, b = (network.maps(key, x, kinds, state["eps"]) for kinds in sides)
@@ -117,7 +116,7 @@ class NormExplorer(Explorer):
         for one in frame["stages"]:
             if one["relative"] <= ROUNDING:
                 one["d"]["values"] = ""
-        return frame | {"channels": [], "photo": None}
+        return frame | {"channels": [], "photo": None, "partial": True}
 
     def panels(self, state: dict[str, Any], frame: dict[str, Any]) -> list[dict[str, Any]]:
         """The open stage's maps, and a bar per stage."""
@@ -139,13 +138,8 @@ class NormExplorer(Explorer):
         network, image = self._network("Lite0"), photos.load("cat")
         x, eps = network.normalize(image), self.eps
         trained = network.maps("cat", x, (RUNNING,) * len(STAGES), eps)
-        data = {
-            "stages": STAGES,
-            "all": KINDS,
-            "kinds": PAGE_KINDS,
-            "network": "Lite0",
-            "photo": "cat",
-        }
+        data = {"stages": STAGES, "all": KINDS, "kinds": PAGE_KINDS}
+        data |= {"network": "Lite0", "photo": "cat"}
         data |= {"eps": eps, "rounding": ROUNDING, "picture": png(image[0, :, ::2, ::2], 64)}
         data |= {"a": [], "reach": [], "relative": [], "d": []}
         rows: dict[tuple[str, ...], Row] = {}
@@ -215,11 +209,9 @@ def share(relative: float, low: float = 1e-8, high: float = 10.0) -> float:
 
 def times(relative: float) -> str:
     """A relative difference as a multiple of rounding, in words."""
-    return (
-        "rounding"
-        if relative <= ROUNDING
-        else f"{float(f'{relative / ROUNDING:.2g}'):,.0f} × rounding"
-    )
+    if relative <= ROUNDING:
+        return "rounding"
+    return f"{float(f'{relative / ROUNDING:.2g}'):,.0f} × rounding"
 
 
 def _check(state: Mapping[str, Any]) -> None:

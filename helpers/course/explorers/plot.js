@@ -31,15 +31,14 @@ export function plot(panel, page, { make, inColor, clamp, short, linked, caption
   const svg = make("svg:svg", { viewBox: `0 0 ${width} ${height}`, ...label });
   const path = (d, kind, more) => svg.append(make("svg:path", { d, class: kind, ...more }));
   const write = (text, at) => svg.append(make("svg:text", at, text));
-  const number = (tick, at) => write(short(tick).replace("-", "−"), at);
   path(`M${left} ${MARGIN.top}V${bottom}H${right}`, "axis");
   for (const tick of ticks(panel.x)) {
     path(`M${x(tick)} ${bottom}v4`, "axis");
-    number(tick, { x: x(tick), y: bottom + 15, "text-anchor": "middle" });
+    write(short(tick), { x: x(tick), y: bottom + 15, "text-anchor": "middle" });
   }
   for (const tick of panel.y.hidden ? [] : ticks(panel.y)) {
     path(`M${left - 4} ${y(tick)}h4`, "axis");
-    number(tick, { x: left - 6, y: y(tick) + 4, "text-anchor": "end" });
+    write(short(tick), { x: left - 6, y: y(tick) + 4, "text-anchor": "end" });
   }
   write(panel.x.label, { x: (left + width) / 2, y: height - 4, "text-anchor": "middle" });
   const turned = `translate(11 ${(MARGIN.top + bottom) / 2}) rotate(-90)`;
@@ -65,7 +64,7 @@ export function plot(panel, page, { make, inColor, clamp, short, linked, caption
       pen.fill();
     }
   }
-  const readout = make("output", { class: "line" }, panel.note ?? "");
+  const readout = make("output", { class: "line", "aria-live": "off" }, panel.note ?? "");
   const ring = make("svg:circle", { class: "ring", r: 6, cx: -20, cy: -20 });
   svg.append(ring);
   const nearest = (event) => {

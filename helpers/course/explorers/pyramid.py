@@ -86,7 +86,7 @@ class PyramidExplorer(Explorer):
                 yield state | {"level": f"P{box.pooled_from}", "box": i}
 
     def _image(self, state: dict[str, Any]) -> Tensor:
-        return self.yours()[0] if state["picture"] == YOURS else self._pictures[state["picture"]]
+        return self.yours() if state["picture"] == YOURS else self._pictures[state["picture"]]
 
     def draw(self, state: dict[str, Any]) -> dict[str, Any]:
         """The diagram of the levels, a level's maps, and the boxes with their proposals.
@@ -165,7 +165,10 @@ def _maps(view: View, state: dict[str, Any]) -> dict[str, Any]:
 def _image(view: View, state: dict[str, Any], box: SureBox | None) -> dict[str, Any]:
     """The boxes; the level's best proposals, or that of the box which is traced back."""
     number, overlays = int(state["level"][1]), []
-    if not box:
+    if box:  # below the box, whose number can then be clicked
+        text = f"its proposal, by P{box.proposed_by}"
+        overlays.append(_overlay(box.proposal, box.proposed_by, "own dashed", text=text))
+    else:
         by = view.now.proposed_by if number == 6 else view.now.pooled_from
         for proposal in view.now.proposals[by == number][:MOST_PROPOSALS].tolist():
             overlays.append(_overlay(proposal, number, "own thin"))
@@ -176,9 +179,6 @@ def _image(view: View, state: dict[str, Any], box: SureBox | None) -> dict[str, 
     for one in () if box else view.lost:
         text = f"BatchNorm only: {one.name}"
         overlays.append(_overlay(one.xyxy, one.pooled_from, "truth", text=text))
-    if box:
-        text = f"its proposal, by P{box.proposed_by}"
-        overlays.append(_overlay(box.proposal, box.proposed_by, "own dashed", text=text))
     what = "Proposed by P6" if number == 6 else f"Pooled from P{number}"
     names = ", ".join(one.name for one in view.boxes) or "none"
     return {

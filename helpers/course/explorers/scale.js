@@ -57,24 +57,19 @@ export function panels({ all, beyond }, { eps, layer }, { layers, limits, axes: 
     pick: (i) => ({ layer: layers[some[i].at][0] }),
   });
   const key = (kind, text) => ({ kind, text });
-  const plot = {
-    kind: "plot",
-    title: of,
-    note: "Point at a channel; a click picks its layer.",
-    x,
-    y,
-    dots: [dots("many", all), dots("chosen", inside(all))],
-    lines: [
-      ...limits.map(([limit]) => ({ kind: "thin", x: [x.low, x.high], y: [limit, limit] })),
-      hill("filled", all),
-      hill("warm", inside(all)),
-      area("gap", 1, above),
-      { kind: "dashed", x: [trained, trained], y: [y.low, y.high] },
-      { kind: "ink", x: xs, y: curve },
-    ],
-    keys: [key("filled", "all channels"), key("ink", `at eps ${short(eps)}`)],
-  };
-  plot.keys.push(key("dashed", `variance ${short(trained)}`), ...(chosen < 0 ? [] : [key("warm", layer)]));
+  const lines = [
+    ...limits.map(([limit]) => ({ kind: "thin", x: [x.low, x.high], y: [limit, limit] })),
+    hill("filled", all),
+    hill("warm", inside(all)),
+    area("gap", 1, above),
+    { kind: "dashed", x: [trained, trained], y: [y.low, y.high] },
+    { kind: "ink", x: xs, y: curve },
+  ];
+  const keys = [key("filled", "all channels"), key("ink", `at eps ${short(eps)}`)];
+  keys.push(key("dashed", `variance ${short(trained)}`), ...(chosen < 0 ? [] : [key("warm", layer)]));
+  const note = "Point at a channel; a click picks its layer.";
+  const both = [dots("many", all), dots("chosen", inside(all))];
+  const plot = { kind: "plot", title: of, note, x, y, dots: both, lines, keys };
   const card = ([, words], i) => {
     const count = [beyond[i], all].map((some) => grouped(inside(some).length)).join(" of ");
     const text = `by more than ${words}${chosen < 0 ? "" : `; ${count} in the layer`}`;

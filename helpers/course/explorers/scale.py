@@ -77,12 +77,8 @@ class ScaleExplorer(Explorer):
             "x": {"label": "running variance", "low": float(low), "high": float(high), "log": True},
             "y": {"label": "scale error, %", "low": 0.1, "high": 1000.0, "log": True},
         }
-        data = {
-            "layers": packed,
-            "limits": list(LIMITS.items()),
-            "axes": self._axes,
-            "of": self._of,
-        }
+        data = {"layers": packed, "limits": list(LIMITS.items())}
+        data |= {"axes": self._axes, "of": self._of}
         super().__init__(presets, controls, data)
 
     def draw(self, state: dict[str, Any]) -> dict[str, Any]:
@@ -146,17 +142,10 @@ def sentence(errors: Mapping[str, np.ndarray], trained: set[float], eps: float) 
     every = np.concatenate(list(errors.values()))
     own = " to ".join(map(short, sorted({min(trained), max(trained)})))
     if not every.any():
-        return (
-            "0 channels",
-            f"of {len(every):,} are scaled wrongly: eps {own} is that of the training.",
-        )
-    way = (
-        "too much"
-        if every.min() >= 0
-        else "too little"
-        if every.max() <= 0
-        else "too much or too little"
-    )
+        words = f"of {len(every):,} are scaled wrongly: eps {own} is that of the training."
+        return "0 channels", words
+    ways = [every.max() > 0 and "too much", every.min() < 0 and "too little"]
+    way = " or ".join(filter(None, ways))
     infinite = np.isinf(every).sum()
     also = f", {infinite:,} infinitely" if infinite else ""
     words = f"of {len(every):,} are scaled over 10 % {way}{also}"
@@ -174,13 +163,8 @@ def _packed(name: str, layer: Layer) -> list:
     low, high = (v[v > 0].min(), v[v > 0].max()) if (v > 0).any() else (1.0, 1.0)
     share = np.log(np.where(v > 0, v, low) / low) / (np.log(high / low) or 1.0)
     codes = np.where(v > 0, 1 + np.rint((LAST - 1) * share), 0).astype("<u2")
-    return [
-        name,
-        layer.trained,
-        float(low),
-        float(high),
-        base64.b64encode(codes.tobytes()).decode(),
-    ]
+    text = base64.b64encode(codes.tobytes()).decode()
+    return [name, layer.trained, float(low), float(high), text]
 
 
 def _unpacked(packed: list) -> np.ndarray:

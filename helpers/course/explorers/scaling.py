@@ -77,7 +77,7 @@ class ScalingExplorer(Explorer):
                 f"brightness must be above 0 and at most 10, not {state['brightness']}."
             )
         yours = state["picture"] == YOURS
-        image, target = (self.yours()[0], None) if yours else pictures()[state["picture"]]
+        image, target = (self.yours(), None) if yours else pictures()[state["picture"]]
         emits, expects = state["emits"], state["expects"]
         view = self._feeding.view(image, target, state["brightness"], emits, expects)
         largest, off = max(((s, row.relative) for s, row in view.rows.items()), key=lambda x: x[1])
