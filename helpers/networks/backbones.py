@@ -154,9 +154,8 @@ def _resolve(weights: str) -> str:
         return weights
     weights = os.environ.get("HELPERS_WEIGHTS", "auto")
     if weights not in WEIGHTS:
-        raise ValueError(
-            f"HELPERS_WEIGHTS is {weights!r}: set it to one of {', '.join(WEIGHTS)}, or unset it."
-        )
+        names = ", ".join(WEIGHTS)
+        raise ValueError(f"HELPERS_WEIGHTS is {weights!r}: set it to one of {names}, or unset it.")
     if weights == "auto":
         weights = "imagenet" if is_whole(*_imagenet_file()) else "stand-in"
     return weights
