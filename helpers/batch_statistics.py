@@ -61,9 +61,8 @@ class Statistics:
     def channel(self, number: int) -> "Statistics":
         """Select one channel, so that C is 1. Raises ValueError if there is no such channel."""
         if not 0 <= number < self.channels:
-            raise ValueError(
-                f"{self.layer} has channels 0 to {self.channels - 1}, not channel {number}."
-            )
+            last = self.channels - 1
+            raise ValueError(f"{self.layer} has channels 0 to {last}, not channel {number}.")
         one = slice(number, number + 1)
         of_layer = {n: getattr(self, n)[one] for n in ("edges", "running_mean", "running_var")}
         of_images = {n: getattr(self, n)[:, one] for n in ("means", "variances", "histograms")}
@@ -219,9 +218,8 @@ def collect(model: nn.Module, images: Tensor) -> dict[str, Statistics]:
     if not (isinstance(images, Tensor) and images.is_floating_point()):
         raise TypeError("The images must be a floating point tensor, such as crops().")
     if images.ndim != 4 or images.shape[1] != 3 or len(images) < 2:
-        raise ValueError(
-            f"The images must have shape (N,3,H,W), N from 2 up, not {tuple(images.shape)}."
-        )
+        shape = tuple(images.shape)
+        raise ValueError(f"The images must have shape (N,3,H,W), N from 2 up, not {shape}.")
     tensors = (*model.parameters(), *model.buffers())
     twin = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).eval()
     parts = stages(twin)

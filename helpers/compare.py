@@ -4,14 +4,15 @@ import copy
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, contextmanager
-from itertools import chain
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from helpers.audit.traps import unwrapped
-from helpers.probe import norm_layers
+from helpers.norms.folding import same_tensors
+from helpers.probe import left_behind, norm_layers
 from helpers.stages import body, stages
 from helpers.text import Table, short, table
 
@@ -39,9 +40,8 @@ class Row(NamedTuple):
                 f"A gives {tuple(a.shape)} and B {tuple(b.shape)}: "
                 "only feature maps of the same shape can be compared."
             )
-        difference = a - b
+        difference, size = a - b, _largest(a)
         max_abs = _largest(difference)
-        size = _largest(a)
         relative = max_abs / size if size else (0.0 if max_abs == 0 else float("inf"))
         coarser = max(torch.finfo(tensor.dtype).eps for tensor in (a, b))
         rounding = ROUNDING * coarser / torch.finfo(torch.float32).eps
@@ -104,6 +104,8 @@ def compare(
     unknown dtype, a point that one network lacks, and feature maps of different shape.
     """
     model_a, model_b = unwrapped(model_a), unwrapped(model_b)
+    if any(is_lazy(t) or t.is_meta for m in (model_a, model_b) for t in same_tensors(m).values()):
+        raise ValueError("A network holds no values (meta device, or lazy): load weights first.")
     _check_image(image)
     dtype = _dtype(dtype)
     if at in (None, "stage", "norm"):
@@ -116,8 +118,7 @@ def compare(
     rows: dict[str, Row] = {}
 
     def keep(point, feature_map):
-        # In-place ReLU and add would overwrite what a mere reference points to.
-        maps_a[point] = feature_map.clone()
+        maps_a[point] = feature_map.clone()  # in-place ReLU and add overwrite the original
 
     def measure(point, b):
         try:
@@ -126,8 +127,7 @@ def compare(
             raise ValueError(f"At {point} {error}") from None
 
     once_a = _run("A", model_a, image, points_a, keep, dtype, every)
-    points_b = {point: points_b[point] for point in once_a}
-    once_b = _run("B", model_b, image, points_b, measure, dtype, every)
+    once_b = _run("B", model_b, image, {p: points_b[p] for p in once_a}, measure, dtype, every)
     if not once_b:
         reason = "no stages, nor normalization layers of the same name that run once"
         raise ValueError(f"The networks have {reason}: give `at` names of modules of both.")
@@ -166,7 +166,7 @@ def _asked(model_a, model_b, at) -> list[str]:
     if at == "norm":
         asked = list(norm_layers(model_a) | norm_layers(model_b))
     else:
-        asked = [at] if isinstance(at, str) else list(at)
+        asked = [at] if isinstance(at, str) or not isinstance(at, Iterable) else list(at)
     if not asked:
         raise ValueError(f"Nothing is there to compare at {at!r}: give names of modules.")
     return asked
@@ -188,11 +188,12 @@ def _run(letter, model, image, points, visit, dtype, every) -> list[str]:
     """
     if dtype is not None:
         model, image = _in(dtype, model), image.to(dtype)
+    else:
+        like = filter(Tensor.is_floating_point, same_tensors(model).values())
+        image = image.to(next(like, image))
     modules = dict(model.named_modules(remove_duplicate=False))
     runs = Counter()
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(_evaluating(model))
+    with ExitStack() as stack, torch.no_grad(), _evaluating(model):
         for point, name in points.items():
 
             def hook(module, args, output, point=point):
@@ -206,7 +207,7 @@ def _run(letter, model, image, points, visit, dtype, every) -> list[str]:
                     raise ValueError(f"{point} runs more than once: ask for one that runs once.")
 
             stack.callback(modules[name].register_forward_hook(hook).remove)
-        model(image if dtype is not None else _as_for(model, image))
+        model(image)
     if every and (missed := points.keys() - runs.keys()):
         raise ValueError(f"{letter} never reaches {_some(missed)}: ask for other points.")
     return [point for point, number in runs.items() if number == 1]
@@ -222,9 +223,10 @@ def _in(dtype, model):
     tensors = (*model.parameters(), *model.buffers())
     plain = (nn.Conv2d, nn.Linear, *map(type, norm_layers(model).values()))
     owners = [layer for layer in model.modules() if layer._parameters or layer._buffers]
-    if not all(isinstance(layer, plain) for layer in owners):
-        return copy.deepcopy(model, {id(tensor): _cast(tensor, dtype) for tensor in tensors})
-    copied = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    if not all(isinstance(layer, plain) and "weight" not in vars(layer) for layer in owners):
+        memo = {id(tensor): _cast(tensor, dtype) for tensor in tensors}
+        return copy.deepcopy(model, left_behind(model) | memo)
+    copied = copy.deepcopy(model, left_behind(model) | same_tensors(model))
     for layer in copied.modules():
         own = layer._parameters, layer._buffers
         if any(own):
@@ -260,13 +262,6 @@ def _evaluating(model):
             module.training = training
 
 
-def _as_for(model, image):
-    for tensor in chain(model.parameters(), model.buffers()):
-        if tensor.is_floating_point():
-            return image.to(tensor)
-    return image
-
-
 def _dtype(dtype):
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype.removeprefix("torch."), dtype)
@@ -279,9 +274,8 @@ def _dtype(dtype):
 
 def _check_image(image):
     if not isinstance(image, Tensor):
-        raise TypeError(
-            f"The image must be a tensor, not {type(image).__name__}: photos.load gives one."
-        )
+        kind = type(image).__name__
+        raise TypeError(f"The image must be a tensor, not {kind}: photos.load gives one.")
     if not image.is_floating_point():
         raise TypeError(f"The image is {image.dtype}: give floating point values (image / 255).")
     if image.ndim != 4 or image.shape[1] != 3 or not image.numel():
@@ -296,5 +290,5 @@ def _largest(tensor: Tensor) -> float:
 
 
 def _some(names) -> str:
-    names = sorted(names)
+    names = sorted(map(str, names))
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

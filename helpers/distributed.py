@@ -49,9 +49,8 @@ def run_processes(*functions: Callable, processes: int = 4) -> Any:
     try:
         sources = [dedent(inspect.getsource(function)) for function in functions]
     except OSError:
-        raise TypeError(
-            "A function's source cannot be read: define it in a cell or a file."
-        ) from None
+        said = "A function's source cannot be read: define it in a cell or a file."
+        raise TypeError(said) from None
     with tempfile.TemporaryDirectory() as folder:
         script, answer = Path(folder, "script.py"), Path(folder, "answer.json")
         script.write_text(

@@ -287,9 +287,8 @@ def effective_receptive_width(
 
 def _width(x: Tensor, features: Tensor, share: float) -> float:
     row, column = (size // 2 for size in features.shape[-2:])
-    [gradient] = torch.autograd.grad(
-        features[0, :, row, column].square().sum(), x, retain_graph=True
-    )
+    size = features[0, :, row, column].square().sum()
+    [gradient] = torch.autograd.grad(size, x, retain_graph=True)
     columns = gradient.double().square().sum((0, 1, 2))
     center = (column + 0.5) * x.shape[-1] / features.shape[-1]
     away = (torch.arange(len(columns)) + 0.5 - center).abs()

@@ -41,9 +41,8 @@ def figure(rows: int = 1, columns: int = 1, height: float = 3.4, **subplots):
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
-        fig = Figure(
-            figsize=(PIXELS / DPI, height), dpi=DPI, layout="constrained", facecolor="white"
-        )
+        size = PIXELS / DPI, height
+        fig = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
         return fig, fig.subplots(rows, columns, **subplots)
 
 

@@ -61,9 +61,8 @@ def prepare(model: FasterRCNN, kind: str) -> FasterRCNN:
     Raises ValueError for an unknown kind.
     """
     if kind not in TRAINING_MODES:
-        raise ValueError(
-            f"No kind {kind!r} here: choose one of {', '.join(map(repr, TRAINING_MODES))}."
-        )
+        kinds = ", ".join(map(repr, TRAINING_MODES))
+        raise ValueError(f"No kind {kind!r} here: choose one of {kinds}.")
     model = freeze(model) if kind == "frozen" else deepcopy(model)
     model.train()
     for layer in norm_layers(model).values():

@@ -20,9 +20,8 @@ class CastFrozen(FrozenBatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if not x.requires_grad:
-            return F.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
+            four = self.running_mean, self.running_var, self.weight, self.bias
+            return F.batch_norm(x, *four, eps=self.eps)
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
         scale, shift = (v.reshape(1, -1, 1, 1).to(x.dtype) for v in (scale, shift))

@@ -19,10 +19,7 @@ IMAGES = 4
 
 
 class Mode(NamedTuple):
-    """What a layer does in train or eval mode; None where it was not tried.
-
-    An output depends on other images; buffers change; one value per channel is refused.
-    """
+    """Outputs depend on other images; buffers change; one value per channel is refused."""
 
     mixes_images: bool
     statistics_move: bool
@@ -54,10 +51,7 @@ class Behavior(NamedTuple):
 
 
 def norm_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Find the normalization layers of a model: qualified name → layer, in order of registration.
-
-    A shared layer appears once, under its first name; the model itself under "".
-    """
+    """Find the normalization layers, each once: first name → layer; the model is under ""."""
     return {name: module for name, module in model.named_modules() if is_norm_layer(module)}
 
 
@@ -80,10 +74,17 @@ def has_statistics(module: nn.Module) -> bool:
 def channels(layer: nn.Module) -> int | None:
     """How many values its statistics or affine parameters hold; None where it has neither."""
     told = (getattr(layer, n, 0) for n in ("running_var", "weight", "num_features", "num_channels"))
-    sizes = {p.numel() for p in layer.parameters(recurse=False) if not is_lazy(p)}
+    own = [*layer.parameters(recurse=False)] or [t for t in layer.buffers(recurse=False) if t.dim()]
+    sizes = {t.numel() for t in own if not is_lazy(t)}
     counts = [t.numel() if isinstance(t, Tensor) else t for t in told if not is_lazy(t)]
     counts += sizes if len(sizes) == 1 else ()
     return next((count for count in counts if isinstance(count, int) and count), None)
+
+
+def left_behind(model: nn.Module) -> dict[int, Tensor]:
+    """A memo for deepcopy: what a forward pass left in attributes, without its graph."""
+    held = (value for module in model.modules() for value in vars(module).values())
+    return {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
 
 
 def told_eps(layer: nn.Module) -> float | None:
@@ -110,12 +111,10 @@ def _kind(layer: nn.Module) -> tuple:
     return type(layer), *facts.items()
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def probe(layer: nn.Module) -> Behavior:
-    """Run copies of a layer on 4 small images; the layer and the random state stay.
-
-    Where it cannot be run (no values, no input that it takes), its class and attributes tell.
-    """
+    """Run copies of a layer on 4 small images; where that cannot be, class and attributes tell."""
     told = _told(layer)
     if any(is_lazy(t) or t.is_meta for t in (*layer.parameters(), *layer.buffers())):
         return told._replace(untried="they hold no values")
@@ -146,7 +145,7 @@ def _tried(layer: nn.Module, told: Behavior) -> Behavior:
         return told._replace(untried="no input was found that they take")
     in_train, in_eval = (_mode(layer, shape, training) for training in (True, False))
     now, eps, other = in_train if layer.training else in_eval, _eps(layer, shape), _twin(layer)
-    with suppress(AttributeError):  # a property
+    with suppress(AttributeError, TypeError):  # a property, a buffer
         other.eps = 0.25
     settable = eps is not None and _eps(other, shape) == 0.25
     twin = _twin(layer)
@@ -156,8 +155,7 @@ def _tried(layer: nn.Module, told: Behavior) -> Behavior:
             (y * torch.rand_like(y)).sum().backward()
     gradients = [p.grad for p in twin.parameters(recurse=False) if p.grad is not None]
     trains = told.affine_trains and any(bool(gradient.any()) for gradient in gradients)
-    outputs = {half: _output(layer, torch.rand(shape).to(half)) for half in HALVES}
-    dtypes = {half: None if y is None else y.dtype for half, y in outputs.items()}
+    dtypes = {h: getattr(_output(layer, torch.rand(shape).to(h)), "dtype", None) for h in HALVES}
     known = (told.eps, False) if eps is None else (eps, True)
     return Behavior(now, in_train, in_eval, known[0], trains, settable, known[1], dtypes)
 
@@ -165,7 +163,7 @@ def _tried(layer: nn.Module, told: Behavior) -> Behavior:
 def _twin(layer: nn.Module, double: bool = True) -> nn.Module:
     """A copy on the CPU that has no hooks, and scales and shifts no channel."""
     hooks = {id(vars(m)[table]): {} for m in layer.modules() for table in HOOKS}
-    twin = copy.deepcopy(layer, hooks).cpu()
+    twin = copy.deepcopy(layer, hooks | left_behind(layer)).cpu()
     for module in twin.modules():
         if type(module) is nn.SyncBatchNorm:  # runs on GPUs only
             module.__class__ = nn.BatchNorm2d

@@ -1,5 +1,6 @@
 """helpers/audit: counts against independent ones; every finding for, against and mended."""
 
+import copy
 import json
 import math
 import os
@@ -459,6 +460,26 @@ def test_statistics_move_in_a_frozen_stage_until_eval_and_then_until_train():
     assert not audit(lived_in(resnet18()).requires_grad_(False).eval()).notes  # nothing trains
 
 
+class KeepsEval(nn.Module):
+    """As mmdetection's norm_eval: its train() keeps some layers in eval mode."""
+
+    def __init__(self, keeps):
+        super().__init__()
+        self.net, self.keeps = fixed(nn.BatchNorm2d(4)), keeps
+        self.more = pair(nn.GroupNorm(2, 4))
+        self.net.eval()
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.net.train(mode and not self.keeps)
+
+
+def test_a_model_that_keeps_eval_mode_itself_gets_no_note():
+    for keeps in (True, False):
+        model = KeepsEval(keeps)
+        assert len(audit(model).notes) == (not keeps) and not model.net.training
+
+
 def untracked(norm):
     norm.track_running_stats = False  # as Lightning's BaseFinetuning.freeze does
     return norm
@@ -569,6 +590,32 @@ def test_an_example_tells_the_order_and_what_is_reached():
     assert "did not run on the example to the end" in audit(model, example=rand(2, 5)).notes[0]
 
 
+class Reads(nn.Module):
+    """Its layers take part without being called; `idle` does not."""
+
+    def __init__(self):
+        super().__init__()
+        held = self.held = nn.BatchNorm2d(3)
+        self.call, self.direct = lambda x: held(x), nn.BatchNorm2d(3)
+        self.read, self.idle = nn.BatchNorm2d(3), fixed(nn.BatchNorm2d(4))
+        self.conv = nn.utils.weight_norm(nn.Conv2d(3, 3, 1))  # keeps a graph
+
+    def forward(self, x):
+        y = self.direct.forward(self.call(self.conv(x)))
+        return nn.functional.batch_norm(y, self.read.running_mean, self.read.running_var)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_a_layer_that_is_not_called_may_take_part_and_its_original_stays():
+    model = Reads()
+    before = copy.deepcopy(model.held.state_dict())
+    assert codes(audit(model)) == ["statistics-move"]
+    found = audit(model, example=rand(2, 3, 4, 4))  # what is not reached moves nothing
+    assert codes(found) == ["never-reached"] and found.findings[0].layers == ("idle.1",)
+    assert not found.notes
+    assert all(torch.equal(t, before[key]) for key, t in model.held.state_dict().items())
+
+
 def test_with_one_image_every_layer_of_batch_statistics_is_named():
     model = nn.Sequential(
         pair(nn.BatchNorm2d(4)),
@@ -588,8 +635,12 @@ def test_with_one_image_every_layer_of_batch_statistics_is_named():
     model = nn.Sequential(nn.Linear(512, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 2))
     assert "torch refuses" in the("batch-of-one", audit(model, batch_size=1)).meaning
     assert not audit(freeze(model), batch_size=1).findings[1:]  # of layers as made
-    with pytest.raises(ValueError, match="batch_size must be 1 or more, .*, not 0"):
-        audit(nn.BatchNorm2d(2), batch_size=0)
+    synced = nn.Sequential(ASPPPooling(8, 4))  # on several devices it gets more than one value
+    assert codes(audit(synced, batch_size=1)) == ["batch-of-one"]
+    assert not audit(nn.SyncBatchNorm.convert_sync_batchnorm(synced), batch_size=1).findings
+    for size in (0, 2.5, math.nan, "4"):
+        with pytest.raises(ValueError, match=f"batch_size must be 1 or more, .*, not {size!r}"):
+            audit(nn.BatchNorm2d(2), batch_size=size)
 
 
 # not-synced, never-calibrated, statistics-missing, promotes, held-twice

@@ -213,6 +213,7 @@ def test_bad_input_is_one_sentence():
     image, a, other = torch.zeros(1, 3, 64, 64), models.resnet18(), models.resnet50()
     lite0, twice, relu, detects = backbones.load("lite0"), Twice(), nn.ReLU(), detector()
     first = {twice: twice, relu: relu, detects: detects}  # A, where it is not the ResNet-18
+    lazy, empty = nn.LazyConv2d(4, 3), nn.BatchNorm2d(3, device="meta")
     for b, x, options, error, message in (
         ("resnet", image, {}, TypeError, "must be a torch.nn.Module, not str"),
         (a, [0.0], {}, TypeError, "must be a tensor, not list"),
@@ -231,6 +232,9 @@ def test_bad_input_is_one_sentence():
         (lite0, image, {"at": "norm"}, ValueError, "A has no .* and .* more"),
         (a, image, {"at": []}, ValueError, "Nothing is there to compare at"),
         (a, image, {"at": "bn9"}, ValueError, "A has no bn9"),
+        (a, image, {"at": 9}, ValueError, "A has no 9"),
+        (lazy, image, {}, ValueError, "holds no values .*: load weights first"),
+        (empty, image, {}, ValueError, "holds no values .*: load weights first"),
         (a, image, {"at": "layer1.0.relu"}, ValueError, "runs more than once"),
         (twice, image, {"at": "unused"}, ValueError, "A never reaches unused"),
         (relu, image, {"at": "norm"}, ValueError, "compare at 'norm': give names"),
@@ -239,6 +243,15 @@ def test_bad_input_is_one_sentence():
         with pytest.raises(error, match=message) as caught:
             compare(first.get(b, a), b, x, **options)
         assert "\n" not in str(caught.value)
+    assert lazy.has_uninitialized_params()
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_a_weight_that_a_hook_computes_is_compared_in_float64(image):
+    network = nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 4, 1)), nn.BatchNorm2d(4)).eval()
+    for dtype in (None, "float64"):
+        rows = compare(network, freeze(network), image, at="1", dtype=dtype)
+        assert rows["1"].relative <= rows["1"].rounding
 
 
 def test_the_table_gives_digits_to_effects_and_a_bound_to_rounding(model, old, image):

@@ -302,9 +302,62 @@ class InBatch(nn.BatchNorm2d):
         return F.batch_norm(x, None, None, self.weight, self.bias, True, 0, self.eps)
 
 
+class OwnBatchNorm(nn.Module):
+    """As many write it by hand: statistics of other names and shapes."""
+
+    def __init__(self, channels=4):
+        super().__init__()
+        for name, value in dict(gamma=1.0, beta=0.0).items():
+            setattr(self, name, nn.Parameter(torch.full((1, channels, 1, 1), value)))
+        for name, value in dict(moving_mean=0.0, moving_var=1.0).items():
+            self.register_buffer(name, torch.full((1, channels, 1, 1), value))
+
+    def forward(self, x):
+        if self.training:
+            var, mean = torch.var_mean(x, (0, 2, 3), correction=0, keepdim=True)
+            self.moving_mean = self.moving_mean.lerp(mean.detach(), 0.1)
+            self.moving_var = self.moving_var.lerp(var.detach(), 0.1)
+        else:
+            mean, var = self.moving_mean, self.moving_var
+        return (x - mean) / (var + 1e-3).sqrt() * self.gamma + self.beta
+
+
+def test_a_hand_made_layer_is_held_or_refused_by_name():
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 1), OwnBatchNorm()), rand(2, 3, 4, 4)
+    model(x)
+    frozen = freeze(model).train()
+    assert torch.equal(frozen(x), model.eval()(x)) and not [*frozen[1].parameters()]
+    back = unfreeze(frozen)
+    assert type(back[1]) is OwnBatchNorm and back[1].training and back[1].gamma.requires_grad
+    for call in (lambda: recalibrate(model, [x]), lambda: freeze(model, 1e-5)):
+        with pytest.raises(TypeError, match="^Layer '1' is a OwnBatchNorm, "):
+            call()
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_what_is_compiled_or_keeps_a_graph_is_copied():
+    net, x = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval(), rand(2, 3, 4, 4)
+    normed = nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 4, 1)), nn.BatchNorm2d(4)).eval()
+    for model in (torch.compile(net, backend="eager"), normed):
+        frozen = freeze(model).train()
+        assert torch.allclose(frozen(x), model(x), atol=1e-6) and len(unfreeze(frozen)(x)) == 2
+
+
+def test_a_momentum_or_batches_that_cannot_be_are_refused():
+    model = nn.Sequential(nn.BatchNorm2d(3))
+    for momentum in ("a", -1, 2, math.nan):
+        with pytest.raises(ValueError, match=r"^momentum must be from 0 to 1, or None, not .*\.$"):
+            unfreeze(model, momentum)
+    for batches in (rand(2, 3, 4, 4), None, 3):
+        with pytest.raises(TypeError, match="^Give the batches in a list or loader, not one "):
+            recalibrate(model, batches)
+    with pytest.raises(ValueError, match="^Layer '0' is a BatchNorm2d that got NaN or infinity"):
+        recalibrate(model, [rand(2, 3, 4, 4) * 1e38])
+
+
 class Keeper(nn.Module):
     def forward(self, x):
-        self.last = x
+        self.last = [x]
         return x
 
 

@@ -454,6 +454,10 @@ def test_an_image_of_any_kind_and_layout_is_taken():
     assert "0-1" in diagnose(batch).allowed and torch.equal(batch, PHOTOS["cat"])
     with pytest.raises(TypeError, match="must be a tensor, not ndarray"):
         diagnose(np.array([["red"]]))
+    with pytest.raises(TypeError, match="The image is torch.complex64: make it floating point"):
+        diagnose(levels * 1j)
+    with pytest.raises(ValueError, match=r"must have shape .*, not \(4, 4\)"):
+        diagnose(Image.new("I;16", (4, 4), 40_000))  # RGB would clip it to 255
 
 
 def test_the_text_is_short_and_stable():

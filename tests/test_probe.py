@@ -58,6 +58,25 @@ class LiesAboutEps(nn.BatchNorm2d):
         return F.batch_norm(x, *values, self.training, 0.1, 1e-2)
 
 
+class EpsBuffer(HiddenEps):
+    """Its eps is a buffer, which takes no number."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("eps", torch.tensor(1e-3))
+
+    def forward(self, x):
+        return F.batch_norm(x, self.running_mean, self.running_var, eps=self.eps.item())
+
+
+class Keeper(nn.BatchNorm2d):
+    """It keeps its output, with the graph."""
+
+    def forward(self, x):
+        self.last = super().forward(x)
+        return self.last
+
+
 LAYERS = {  # layer: (mode now, mode after train(), eps, whether the attribute sets it)
     "BatchNorm2d": (nn.BatchNorm2d(C), BATCH, BATCH, 1e-5, True),
     "eval": (nn.BatchNorm2d(C, eps=1e-3).eval(), NOTHING, BATCH, 1e-3, True),
@@ -75,6 +94,7 @@ LAYERS = {  # layer: (mode now, mode after train(), eps, whether the attribute s
     "frozen": (FrozenBatchNorm2d(C), NOTHING, NOTHING, 1e-5, True),
     "frozen, eps 0": (FrozenBatchNorm2d(C, eps=0.0), NOTHING, NOTHING, 0.0, True),
     "hidden eps": (HiddenEps(), NOTHING, NOTHING, 1e-5, False),
+    "eps buffer": (EpsBuffer(), NOTHING, NOTHING, 1e-3, False),
     "always eval": (AlwaysEval(C), NOTHING, NOTHING, 1e-5, True),
     "lies": (LiesAboutEps(C, eps=1e-5), BATCH, BATCH, 1e-2, False),
     "instance": (nn.InstanceNorm2d(C), NOTHING, NOTHING, 1e-5, True),
@@ -115,6 +135,14 @@ def test_values_and_hooks_do_not_matter():
     layer.weight.data.zero_()
     layer.register_forward_hook(lambda *_: pytest.fail("a hook ran"))
     assert probe(layer).now == NOTHING and probe(layer).eps == 1e-5
+
+
+def test_neither_a_kept_graph_nor_inference_mode_matters():
+    layer = Keeper(C)
+    assert layer(torch.rand(2, C, 2, 2)).requires_grad
+    assert not probe(layer).untried and layer.last.requires_grad
+    with torch.inference_mode():
+        assert probe(layer).affine_trains
 
 
 def test_what_trains():

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
-from torch.utils._pytree import keystr, tree_flatten_with_path
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map_only
 
 from helpers.audit.report import NOTES, Layer
-from helpers.probe import START, Behavior, channels, norm_layers, probe_all
+from helpers.probe import START, Behavior, channels, left_behind, norm_layers, probe_all
 
 USUAL_EPS = 1e-5
 OWN = vars(nn.Module())  # attributes that hold registered modules and hooks
@@ -64,14 +65,14 @@ def gather(model: nn.Module, batch_size: int | None, example: Any) -> tuple[dict
         row = Layer(name, type(x).__name__, *told, *variances, *shown, dtype, does.untried)
 
         in_front = [p.requires_grad for p in fed.parameters()] if fed else []
+        is_reached = example is None or bool(said) or name in inputs
         is_fixed = does.affine_trains is False or bool(in_front) and not any(in_front)
         given = fed.weight.dtype if fed else [*dtypes][0] if len(dtypes) == 1 else None
         one = name in behind_one or batch_size == 1 and isinstance(fed, nn.Linear)
         one = batch_size in (None, 1) and one
         if shapes:
             one = any(shape.numel() == shape[1] for shape in shapes if len(shape) > 1)
-        is_reached = example is None or bool(said or shapes)
-        norms[name] = Norm(row, x, does, held, is_fixed, given, one, is_reached)
+        norms[name] = Norm(row, x, does, held, is_fixed and is_reached, given, one, is_reached)
     return norms, said
 
 
@@ -99,7 +100,7 @@ def _registered(model: nn.Module, layers: Mapping[str, nn.Module]) -> tuple[dict
 
 def _run(model: nn.Module, layers: Mapping[str, nn.Module], example: Any) -> tuple[dict, dict, str]:
     """Run a copy on the example: what shapes a layer gets, and from which one; why it stopped."""
-    shapes, fed_by, last = {}, {}, {}
+    shapes, fed_by, last, copies, owners = {}, {}, {}, left_behind(model), {}
 
     def before(name: str, _, args: tuple, kwargs: dict) -> None:
         x = next(iter((*args, *kwargs.values())))
@@ -110,16 +111,24 @@ def _run(model: nn.Module, layers: Mapping[str, nn.Module], example: Any) -> tup
     def after(module: nn.Module, _, args: tuple, output: Tensor) -> None:
         last.update(module=module, output=output)
 
+    def on_copy(tensor: Tensor) -> Tensor:
+        tensor = copies.get(id(tensor), tensor)
+        if id(tensor) in owners:  # the layer may not be called, but its tensors take part
+            shapes.setdefault(owners[id(tensor)], [])
+        return tensor
+
     args = example if isinstance(example, tuple) else (example,)
     args, kwargs = ((), example) if isinstance(example, Mapping) else (args, {})
     try:
-        copied = copy.deepcopy(model)
+        copied = copy.deepcopy(model, copies)
         for (name, module), twin in zip(model.named_modules(), copied.modules(), strict=True):
             if name in layers:
                 twin.register_forward_pre_hook(partial(before, name), with_kwargs=True)
+                owners |= {id(t): name for t in (*twin.parameters(), *twin.buffers())}
             elif isinstance(module, _ConvNd | nn.Linear):
                 twin.register_forward_hook(partial(after, module))
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), _OnCopies() as mode:
+            mode.copied = on_copy
             copied(*args, **kwargs)
             if not model.training and len(shapes) < len(layers):
                 with suppress(Exception):  # what only training uses, such as auxiliary classifiers
@@ -128,6 +137,14 @@ def _run(model: nn.Module, layers: Mapping[str, nn.Module], example: Any) -> tup
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         return shapes, fed_by, NOTES["not-run"].format(said)
     return shapes, fed_by, ""
+
+
+class _OnCopies(TorchFunctionMode):
+    """Gives functions the copies of what a closure holds of the model."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        args, kwargs = tree_map_only(Tensor, self.copied, (args, kwargs or {}))
+        return func(*args, **kwargs)
 
 
 def held_in_containers(model: nn.Module) -> Iterator[str]:

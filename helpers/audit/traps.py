@@ -1,8 +1,10 @@
 """The audit: every normalization layer of a model is tried, and judged by what it does."""
 
+import copy
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +17,7 @@ from helpers.audit import recipes
 from helpers.audit.census import WIRINGS, build, choices
 from helpers.audit.layers import USUAL_EPS, Norm, gather, held_in_containers
 from helpers.audit.report import NOTES, TEXTS, Audit, Finding
-from helpers.probe import START, channels, has_statistics, norm_layers, told_eps
+from helpers.probe import START, channels, has_statistics, left_behind, norm_layers, told_eps
 from helpers.text import short
 
 ORDER = {key: place for place, key in enumerate((*TEXTS, *NOTES))}
@@ -44,8 +46,8 @@ def audit(
     that does not match, and a batch size below 1.
     """
     model = unwrapped(model)
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, or None if not known, not {batch_size}.")
+    if batch_size is not None and not (isinstance(batch_size, int) and batch_size > 0):
+        raise ValueError(f"batch_size must be 1 or more, or None if not known, not {batch_size!r}.")
     norms, said = gather(model, batch_size, example)
     is_new = all(norm.is_at_start(*MOVING) for norm in norms.values())
     known, network, note = _recipe(model, recipe, is_new)
@@ -58,6 +60,10 @@ def audit(
         for trap in _traps(norm, pairs.get(name), batch_size):
             traps[trap].append(name)
     traps["held-twice",] = [*dict.fromkeys(held_in_containers(model))]
+    if held := traps.get(("held-by-eval",)):
+        with suppress(Exception):  # a model's own train() may keep some in eval mode, or fail
+            (twin := copy.deepcopy(model, left_behind(model))).train()
+            held[:] = [name for name in held if twin.get_submodule(name).training]
     is_compared = traps.pop(("compared",), None) is not None
     moot = {
         "kind-differs": recipe is None,
@@ -156,13 +162,13 @@ def _traps(norm: Norm, pair: nn.Module | None, batch_size: int | None) -> Iterat
     elif norm.is_fixed and any(does.in_train[:2]):
         yield ("held-by-eval",)
     is_synced = isinstance(norm.layer, nn.SyncBatchNorm)
-    if now.mixes_images and now.refuses_one_value is not False and norm.gets_one_value:
+    mixes = now.mixes_images and not is_synced  # synchronized, one image has others beside it
+    if mixes and now.refuses_one_value is not False and norm.gets_one_value:
         yield ("batch-of-one",)
-    elif now.mixes_images and batch_size == 1 and not is_synced:
+    elif mixes and batch_size == 1:
         yield ("own-statistics",)
-    if has_statistics(norm.layer) and not is_synced:
-        if does.is_frozen or does.in_train.mixes_images:
-            yield ("not-synced",)
+    if has_statistics(norm.layer) and not is_synced and (does.is_frozen or does.in_train[0]):
+        yield ("not-synced",)
 
     if (out := does.dtypes.get(norm.given)) not in (None, norm.given):
         yield "promotes", *(str(dtype).removeprefix("torch.") for dtype in (norm.given, out))

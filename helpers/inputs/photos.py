@@ -72,9 +72,8 @@ def _open(source):
     if os.path.isdir(path):
         raise PhotoError(f"{path} is a folder: give the path of a picture in it.")
     if not os.path.isfile(path):  # also a pipe, whose reader would wait forever
-        raise PhotoError(
-            f"There is no file {path}: give the path of a picture, or one of {', '.join(NAMES)}."
-        )
+        names = ", ".join(NAMES)
+        raise PhotoError(f"There is no file {path}: give the path of a picture, or one of {names}.")
     try:
         return path, open(path, "rb")
     except OSError as error:

@@ -256,10 +256,10 @@ def diagnose(
 
 def _values(image) -> Tensor:  # of each channel, float64 (3,…)
     if isinstance(image, Image):
-        image = np.asarray(image.convert("RGB"))
+        image = np.asarray(image if image.mode[0] in "IF" else image.convert("RGB"))  # I;16 clips
     if isinstance(image, np.ndarray) and image.dtype.kind in "buif":
         image = torch.from_numpy(image.astype(np.float64))
-    if isinstance(image, Tensor):
+    if isinstance(image, Tensor) and not image.is_complex():
         image = image.detach().double()
         if image.ndim in (3, 4) and image.shape[-3] != 3 == image.shape[-1]:
             image = image.movedim(-1, -3)
@@ -282,15 +282,13 @@ def _reason(low: Tensor, high: Tensor, many: bool, format: PixelFormat) -> str:
 
 def _check(image, finite: bool = False) -> None:
     if not isinstance(image, Tensor):
-        raise TypeError(
-            f"The image must be a tensor, not {type(image).__name__}: photos.load gives one."
-        )
+        kind = type(image).__name__
+        raise TypeError(f"The image must be a tensor, not {kind}: photos.load gives one.")
     if not image.is_floating_point():
         raise TypeError(f"The image is {image.dtype}: make it floating point, divided by 255.")
     if image.ndim not in (3, 4) or image.shape[-3] != 3 or not image.numel():
-        raise ValueError(
-            f"The image must have shape (3,H,W) or (N,3,H,W), not {tuple(image.shape)}."
-        )
+        shape = tuple(image.shape)
+        raise ValueError(f"The image must have shape (3,H,W) or (N,3,H,W), not {shape}.")
     if finite and not image.isfinite().all():
         raise ValueError("The image holds NaN or infinity: give finite values.")
 
@@ -299,9 +297,8 @@ def _format(format: str | PixelFormat) -> PixelFormat:
     if isinstance(format, PixelFormat):
         return format
     if not isinstance(format, str) or format not in KNOWN:
-        raise ValueError(
-            f"No format {format!r}: choose one of {', '.join(FORMATS)}, or give a PixelFormat."
-        )
+        names = ", ".join(FORMATS)
+        raise ValueError(f"No format {format!r}: choose one of {names}, or give a PixelFormat.")
     return KNOWN[format]
 
 

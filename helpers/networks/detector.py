@@ -58,9 +58,8 @@ def body(norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d) -> nn.Sequenti
         stride = 1 if stage == "layer1" else 2
         shortcut = None
         if stride > 1:
-            shortcut = nn.Sequential(
-                nn.Conv2d(channels, width, 1, stride, bias=False), norm_layer(width)
-            )
+            conv = nn.Conv2d(channels, width, 1, stride, bias=False)
+            shortcut = nn.Sequential(conv, norm_layer(width))
         block = BasicBlock(channels, width, stride, shortcut, norm_layer=norm_layer)
         stages[stage] = nn.Sequential(block)
         channels = width

