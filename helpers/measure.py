@@ -13,8 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 def kept_for_backward(function: Callable, *args) -> tuple[object, int]:
     """Return the result of `function(*args)`, and the bytes that autograd keeps for backward.
 
-    Each storage counts once and whole, also those of parameters and inputs. The number is 0 where
-    nothing is recorded, and does not depend on the processor, unlike the memory in use.
+    Each storage counts once and whole, also those of parameters and inputs; 0 if none is recorded.
     """
     storages: dict[int, int] = {}
 

@@ -36,9 +36,7 @@ def load(source, size=224):
         animation the first frame.
     size: side of the square in pixels, 1 to 4096. The short side is resized to it (Pillow's
         bicubic, antialiased), the long side center-cropped. None keeps the whole picture.
-    Returns float32 (1, 3, size, size), or (1, 3, H, W), RGB in 0-1.
-    Raises PhotoError.
-
+    Returns float32 (1, 3, size, size), or (1, 3, H, W), RGB in 0-1. Raises PhotoError.
     An EXIF rotation is carried out, transparency shows white, a color profile is ignored.
     """
     if size is not None and not (type(size) is int and 1 <= size <= MAX_SIZE):

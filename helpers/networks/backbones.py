@@ -38,7 +38,6 @@ def load(name: str = "resnet50", weights: str = "auto") -> nn.Module:
     `name` is "resnet50" (torchvision's), "lite0" (EfficientNet-Lite0) or "detector" (the body of
     the scene detector). The last two have one set of weights, for which `weights` stays "auto". Its
     `normalize` turns an image in 0–1 into what it takes; the stand-in takes 0–1 as it is.
-
     `weights` is one of:
     - "stand-in": random, needs no download, and has the same bits on every call.
     - "imagenet": IMAGENET1K_V1 from torch.hub's cache, fetched if it is not there or not whole.
@@ -46,7 +45,6 @@ def load(name: str = "resnet50", weights: str = "auto") -> nn.Module:
       environment variable HELPERS_WEIGHTS can set it to either, or to the path of a state_dict of
       your own ResNet-50, trained on ImageNet-normalized RGB. A checkpoint may hold it under
       "state_dict" or "model", and "module." may stand before its keys.
-
     Raises ValueError for an unknown name or weights; RuntimeError for missing or altered files, and
     for your own if it does not fit; DownloadError if ImageNet's weights cannot be fetched.
     """
@@ -92,12 +90,8 @@ def resnet50_detector(**options) -> FasterRCNN:
 
 
 def fetch_imagenet() -> Path:
-    """Return the path of IMAGENET1K_V1 in torch.hub's cache; fetch the 98 MB if need be.
-
-    Raises helpers.networks.download.DownloadError if that fails.
-    """
-    path, sha256 = _imagenet_file()
-    return fetch(IMAGENET_URL, path, sha256)
+    """Return IMAGENET1K_V1's path in torch.hub's cache; fetch 98 MB if need be, or DownloadError."""
+    return fetch(IMAGENET_URL, *_imagenet_file())
 
 
 def as_it_is(image: Tensor) -> Tensor:
@@ -106,10 +100,7 @@ def as_it_is(image: Tensor) -> Tensor:
 
 
 def draw_stand_in() -> nn.Module:
-    """Draw the stand-in before calibration: ResNet-50 in eval mode, uniform weights, one seed.
-
-    With small weights in the last normalization layer of every block, rounding does not grow.
-    """
+    """Draw the stand-in before calibration: ResNet-50 in eval mode, uniform weights, one seed."""
     with torch.device("meta"):
         model = resnet50()
     model = model.to_empty(device="cpu").eval()
@@ -124,6 +115,7 @@ def draw_stand_in() -> nn.Module:
             fan_out = module.out_channels * module.kernel_size[0] * module.kernel_size[1]
             draw(module.weight, -((6 / fan_out) ** 0.5), (6 / fan_out) ** 0.5)
         elif isinstance(module, nn.BatchNorm2d):
+            # small weights at the end of every block: rounding does not grow
             draw(module.weight, *((0.1, 0.3) if name.endswith("bn3") else (0.5, 1.0)))
             draw(module.bias, -0.2, 0.2)
             module.reset_running_stats()
@@ -135,9 +127,8 @@ def draw_stand_in() -> nn.Module:
 
 def _stand_in() -> nn.Module:
     if not is_whole(STATISTICS, STATISTICS_SHA256):
-        raise RuntimeError(
-            "The stand-in's statistics are missing or altered: `git checkout -- data/stand_in`."
-        )
+        said = "The stand-in's statistics are missing or altered: `git checkout -- data/stand_in`."
+        raise RuntimeError(said)
     model = draw_stand_in()
     model.load_state_dict(torch.load(STATISTICS, weights_only=True), strict=False)
     model.normalize = as_it_is
@@ -195,9 +186,9 @@ def _resolve(weights: str) -> str:
             f"HELPERS_WEIGHTS is {weights!r}, which is no file: set it to one of "
             f"{', '.join(WEIGHTS)}, or the whole path of your ResNet-50's state_dict, or unset it."
         )
-    if weights == "auto":
-        weights = "imagenet" if is_whole(*_imagenet_file()) else "stand-in"
-    return weights
+    if weights != "auto":
+        return weights
+    return "imagenet" if is_whole(*_imagenet_file()) else "stand-in"
 
 
 if __name__ == "__main__":

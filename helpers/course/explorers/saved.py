@@ -13,8 +13,7 @@ def saved(
 ) -> dict[str, str]:
     """Draw the frames of `states` as an explorer's `data`: pairs of a state and its frame, as JSON.
 
-    What is long and may be repeated, a picture or a table, stands once in `pool`, and in its place
-    {"$": its index}.
+    What is long and may be repeated, such as a picture, stands once in `pool`: {"$": its index}.
     """
     pool: dict[str, int] = {}
 

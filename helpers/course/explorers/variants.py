@@ -9,12 +9,8 @@ from torch import Tensor, nn
 from helpers.norms import norm_layers, replace_norms
 from helpers.stages import stages
 
-KINDS = RUNNING, FROZEN, BATCH, IDENTITY = (
-    "running statistics",
-    "frozen",
-    "batch statistics",
-    "identity",
-)
+RUNNING, FROZEN, BATCH, IDENTITY = "running statistics", "frozen", "batch statistics", "identity"
+KINDS = RUNNING, FROZEN, BATCH, IDENTITY
 KEPT_BYTES = 40 * 2**20  # feature maps of ResNet-50 on one 224 px photo: 7 MiB for all stages
 KEPT_PARTS = 60  # stages; they share the weights
 
