@@ -89,8 +89,19 @@ def test_loading_a_state_dict_does_not_change_eps():
     assert "eps" not in trained.state_dict()
     assert "All keys matched" in repr(other.load_state_dict(trained.state_dict(), strict=True))
     assert (trained.eps, other.eps) == (1e-3, 1e-5)
-    a, b = (layer.double().eval()(image(dtype=torch.float64)) for layer in (trained, other))
+    with torch.no_grad():
+        a, b = (layer.double().eval()(image(dtype=torch.float64)) for layer in (trained, other))
     assert b.isfinite().all() and relative(a, b) > 0.1
+
+
+def test_small_variances_of_lite0_are_in_its_last_stage():
+    small = {}
+    for stage, part in stages(load_lite0()).items():
+        layers = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
+        small[stage] = sum(
+            int(((m.running_var > 0) & (m.running_var < 1e-3)).sum()) for m in layers
+        )
+    assert small["stem"] == 0 and small["layer4"] == 502 and sum(small.values()) == 509
 
 
 def test_only_setting_eps_mends():
