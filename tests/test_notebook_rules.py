@@ -137,7 +137,7 @@ OFFENDERS = [
     ("machine_free", prints("in /home/me/x.py"), "/home/me"),
     ("machine_free", code(f'open("{ROOT}")'), "open"),
     ("machine_free", lambda nb: models(nb)[3]["state"].update(v="at /tmp/x"), "/tmp/x"),
-    ("budgets", source(7, "Anything", "Any" * 200_000), "bytes"),
+    ("budgets", source(7, "Anything", "Any" * 210_000), "bytes"),
     ("budgets", lambda nb: nb.update(cells=nb.cells * MOST_CELLS), "cells; at most"),
     ("budgets", code("x = 1\n" * (LONGEST_CELL + 1)), "lines; at most"),
     ("lesson", lambda nb: lesson(nb).cells[3].update(source="so " * 1001), "words of prose"),
