@@ -22,10 +22,11 @@ TABLE = r"""
 01_two_backbones
   eps under the root: (layer.running_var + eps).sqrt() → layer.running_var.sqrt() + eps
   plotted variances: [m.running_var for m in part → [m.weight for m in part
-  plotted line: "eps 1e-5, the default": rows[1e-5] → "eps 1e-5, the default": rows[1e-3]
+  plotted line: "eps 1e-5 everywhere": wrong → "eps 1e-5 everywhere": right
   eps of a stage: "frozen, eps 1e-5" → "frozen, eps 0"
-  eps of 2020: [:-2]), detector_body(eps=0.0) → [:-2]), detector_body(eps=1e-5)
-  plotted map: layer1_1.mean(0), layer1_2.mean(0) → layer1_1.mean(0), 2 * layer1_2.mean(0)
+  small variances: (v < 1e-3) → (v < 1e-2)
+  eps of 2020: layer1(detector_body(eps=0.0)) → layer1(detector_body(eps=1e-5))
+  plotted map: feature_maps(layer1(model), → feature_maps(2 * layer1(model),
   eps nobody trained with: (0.0, 1e-5, 0.1) → (0.0, 1e-5, 0.2)
   bound: apart <= 1e-9 → apart <= 1e-1
   photo: load("cat") → load("coffee")

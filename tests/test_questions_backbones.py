@@ -51,7 +51,7 @@ def relative(a, b):
 
 
 def test_where_no_variance_is_small_eps_counts_for_little():
-    """In the small trained detector, as the lesson's first table says."""
+    """In the small trained detector."""
     body = load("detector")
     twin, x = copy.deepcopy(body).double(), body.normalize(image(224))
     expected = features(twin, x.double())["layer4"]
@@ -83,6 +83,17 @@ def test_lite0_without_eps_is_nan():
         assert with_eps(model, 0.0)(x).isnan().all()
 
 
+def test_channels_of_variance_0_do_not_matter_in_lite0():
+    """Their scale is ten times too large at eps 1e-5, and multiplies next to nothing."""
+    model = load_lite0().double()
+    wrong = copy.deepcopy(model)
+    for layer in wrong.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.weight.data[layer.running_var == 0] *= 10  # sqrt(1e-3 / 1e-5)
+    x = model.normalize(image(224, torch.float64))
+    assert relative(features(model, x)["layer4"], features(wrong, x)["layer4"]) < 1e-9
+
+
 def test_loading_a_state_dict_does_not_change_eps():
     trained, other = nn.BatchNorm2d(3, eps=1e-3), nn.BatchNorm2d(3)
     trained.running_var.fill_(1e-3)
@@ -101,7 +112,8 @@ def test_small_variances_of_lite0_are_in_its_last_stage():
         small[stage] = sum(
             int(((m.running_var > 0) & (m.running_var < 1e-3)).sum()) for m in layers
         )
-    assert small["stem"] == 0 and small["layer4"] == 502 and sum(small.values()) == 509
+    counts = {"stem": 0, "layer1": 0, "layer2": 0, "layer3": 7, "layer4": 502}
+    assert small == counts and sum(counts.values()) == 509
 
 
 def test_only_setting_eps_mends():

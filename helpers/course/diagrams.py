@@ -19,7 +19,7 @@ FORMULA = (
 
 
 def formula_diagram(steps: Sequence[tuple[str, dict[str, bool]]] = FORMULA):
-    """Draw a normalization layer in eval mode: from x to y by its steps, and below them the parts.
+    """Draw BatchNorm with running statistics: from x to y by its steps, and below them the parts.
 
     Parts that a checkpoint holds stand in solid boxes, the others in dashed ones.
     """
@@ -56,6 +56,6 @@ def formula_diagram(steps: Sequence[tuple[str, dict[str, bool]]] = FORMULA):
     lacking = ", ".join(part for part in stored if not stored[part])
     chain = ", then ".join(text for text, _ in steps)
     return fig, (
-        f"A normalization layer in eval mode, from x to y: {chain}. "
+        f"BatchNorm with running statistics, from x to y: {chain}. "
         f"{held}: {KEPT}. {lacking}: {LOST}."
     )

@@ -72,6 +72,8 @@ def maps():
     infinite = torch.where(at_first > 0, torch.inf, relu)
     says = "an infinity in a must give False: no bound that grows with `max|a|` can see it."
     cases[says] = infinite, relu * 2, False
+    says = "a and b of different shapes must give False, though `a - b` broadcasts: compare shapes."
+    cases[says] = relu, relu[None], False
     return cases.items()
 
 
@@ -81,8 +83,8 @@ def bound(a):
 
 X = uniform(1, 4, 3, 3, seed=1, low=1.0)
 SAYS = {
-    "eps is torchvision's default. The checkpoint cannot bring the layer's own: give it where the "
-    "layer is built.": lambda eps: {"eps": 1e-5},
+    "eps is torchvision's default. No state_dict brings the layer's own: give it where the layer "
+    "is built.": lambda eps: {"eps": 1e-5},
     "eps is 0: then nothing is added to the variance.": lambda eps: {"eps": 0.0},
     "eps is the same for every layer. Take that of the layer that is given.": lambda eps: {
         "eps": 1e-3
@@ -168,6 +170,9 @@ CHECKERS = {
                 torch.equal(a.isnan(), b.isnan()) and not (a - b).abs().max() > bound(a)
             ),
             "an infinity in a": lambda a, b: (a - b).abs().max() <= bound(a),
+            "different shapes": lambda a, b: bool(
+                a.isfinite().all() and b.isfinite().all() and (a - b).abs().max() <= bound(a)
+            ),
             "return one of True, False": lambda a, b: (a - b).abs() <= bound(a),
             "one of True, False": lambda a, b: float((a - b).abs().max() <= bound(a)),
         },
