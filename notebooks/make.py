@@ -44,6 +44,7 @@ PAGE = ROOT / "helpers" / "course" / "explorers"  # of what the explorers run in
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 REFERENCE = re.compile(r"\bIPY_MODEL_(\w+)")
+COLLAPSED = "collapsed"  # the tag of a cell whose output waits to be opened, below a prediction
 ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 
 
@@ -59,7 +60,8 @@ def normalize(nb):
         ids.add(cell.id)
         cell.source = "\n".join(line.rstrip() for line in cell.source.split("\n")).strip("\n")
         tags = cell.metadata.get("tags")
-        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        hidden = {"jupyter": {"outputs_hidden": True}} if COLLAPSED in (tags or ()) else {}
+        cell.metadata = nbformat.from_dict(({"tags": tags} if tags else {}) | hidden)
         if cell.cell_type == "code":
             cell.execution_count = next(counter) if cell.source else None
             cell.outputs = merge_streams(cell.outputs)

@@ -5,6 +5,7 @@ A rule takes a notebook and the path where it is stored, and yields one sentence
 
 import ast
 import importlib.util
+import itertools
 import json
 import re
 import statistics
@@ -27,6 +28,11 @@ SHORTEST_DESCRIPTION = 40
 PROMISE = "CPU only. Deterministic. No download."
 OPENING = {"What you will learn", "What you need", "Time"}
 SECTIONS = OPENING | {"What this does not show", PROMISE}
+# A lesson (design.md) has these instead, and keeps its own budgets.
+LESSON = "In one sentence"
+LESSON_OPENING = {LESSON, "You will be able to", "You need", "Time"}
+CLOSING = {"On Monday", "Background and sources", "What this does not show"}
+MOST_WORDS, MOST_LINES, MOST_LESSON_CELLS, LESSON_MEDIAN, MOST_EXERCISES = 1000, 100, 28, 6, 2
 MINUTES = re.compile(r"\b(\d+) min(?:utes?)?\b")
 REPR = re.compile(r"^<(?:Figure|PIL|IPython|matplotlib)|^\w+\(|\\x[0-9a-f]{2}|\b[0-9a-f]{32}\b")
 MACHINE_PATH = re.compile(
@@ -124,6 +130,18 @@ def checks_in(cells):
     return sum(isinstance(call.func, ast.Name) and call.func.id == "check" for call in calls)
 
 
+def is_lesson(nb):
+    """Whether the notebook has the short form; the others await it."""
+    return LESSON in nb.cells[0].source if nb.cells else False
+
+
+def words(nb):
+    """The number of words that a reader reads, solutions' code and marks apart."""
+    text = without_blocks("\n\n".join(cell.source for cell in prose(nb)))
+    text = re.sub(r"</?\w+[^>]*>", " ", LINK.sub(r"\2", text))
+    return len([word for word in text.split() if re.search(r"\w", word)])
+
+
 @rule
 def normal(nb, path):
     if make.dumps(nb) != make.dumps(make.normalize(nb)):
@@ -177,6 +195,27 @@ def budgets(nb, path):
 
 
 @rule
+def lesson(nb, path):
+    """What a lesson promises: short, and no output before the prediction of it."""
+    if not is_lesson(nb):
+        return
+    lengths = [len(lines_beyond_imports(cell)) for cell in code(nb)]
+    for count, most, what in (
+        (words(nb), MOST_WORDS, "words of prose"),
+        (sum(lengths), MOST_LINES, "lines of code"),
+        (len(nb.cells), MOST_LESSON_CELLS, "cells"),
+        (statistics.median(lengths), LESSON_MEDIAN, "lines in the median cell"),
+        (len(exercise_sections(nb)), MOST_EXERCISES, "exercises"),
+    ):
+        if count > most:
+            yield f"{count} {what}; at most {most}."
+    for cell, after in itertools.pairwise(code(nb)):
+        shown = make.COLLAPSED not in after.metadata.get("tags", [])
+        if "predict" in names(cell) and after.outputs and shown:
+            yield f"{make.title(after)} shows what is to be predicted: tag it {make.COLLAPSED}."
+
+
+@rule
 def printed(nb, path):
     for cell in code(nb):
         text = "".join(out.text for out in cell.outputs if "text" in out)
@@ -212,7 +251,8 @@ def headed(nb, path):
 @rule
 def sections(nb, path):
     text = "\n".join(cell.source for cell in prose(nb))
-    for section in sorted(SECTIONS):
+    expected = LESSON_OPENING | CLOSING | {PROMISE} if is_lesson(nb) else SECTIONS
+    for section in sorted(expected):
         if section not in text:
             yield f"{section!r} is missing."
 
@@ -222,7 +262,7 @@ def timed(nb, path):
     """Minutes under every section heading, as many in all as the opening says."""
     total = 0
     for level, name, body in headings(nb):
-        if level == 2 and name not in OPENING:
+        if level == 2 and name not in OPENING | LESSON_OPENING:
             first = body.strip().split("\n")[0]
             if match := MINUTES.search(first):
                 total += int(match[1])

@@ -15,6 +15,7 @@ from helpers.course.checkers import FILES, frozen_batchnorm, load_all
 from helpers.course.checkers.checker import Verdict
 from helpers.course.checkers.frozen_batchnorm import EPS_TRAINED, layers_to_mend, preparing
 from helpers.course.exercises import check
+from helpers.norms import freeze
 
 CHECKERS = load_all()
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
@@ -29,7 +30,7 @@ def solutions():
     """Key → the function that the notebook's solution defines and its last cell has checked."""
     found = {}
     for _, text, cells in EXERCISES:
-        namespace = {"torch": torch, "nn": nn}
+        namespace = {"torch": torch, "nn": nn, "FrozenBatchNorm2d": FrozenBatchNorm2d}
         for block in re.findall(r"<summary>Solution</summary>\s+```python\n(.*?)```", text, re.S):
             exec(block, namespace)
         for node in ast.walk(ast.parse(cells[-1].source)):
@@ -87,8 +88,8 @@ def test_untouched_and_broken_attempts(key):
 
 
 def test_what_is_no_function_or_no_exercise_gets_a_sentence():
-    assert "the function itself" in repr(check("01-gain", torch.ones(4)))
-    for key, near in ("01-tolerence", "near it: 01-tolerance"), ("nothing", "01-gain"), (5, "01-"):
+    assert "the function itself" in repr(check("01-converter", torch.ones(4)))
+    for key, near in ("01-tolerence", "near it: 01-tolerance"), ("nothing", "01-con"), (5, "01-"):
         with pytest.raises(LookupError, match=f"^There is no exercise {key!r}; .*{near}[^\n]*$"):
             check(key, ...)
 
@@ -102,7 +103,7 @@ def test_right_answers_in_another_form_pass():
     right = SOLUTIONS["01-tolerance"]
     for kind in bool, torch.tensor, np.bool_:
         assert check("01-tolerance", lambda a, b, kind=kind: kind(right(a, b))).ok
-    assert check("01-gain", lambda *given: SOLUTIONS["01-gain"](*given).float()).ok
+    assert check("01-converter", lambda bn: freeze(bn)).ok
     assert check("03-movers", lambda *given: set(SOLUTIONS["03-movers"](*given))).ok
     shapes = {k: list(v) if k != "anchors" else v for k, v in SOLUTIONS["06-shapes"](0, 0).items()}
     assert check("06-shapes", lambda *_: shapes).ok
@@ -124,21 +125,6 @@ def test_other_right_ways_to_prepare_pass():
         return network, torch.optim.AdamW(p for p in network.parameters() if p.requires_grad)
 
     assert check("03-order", load_last).ok and check("03-order", by_hand).ok
-
-
-def test_mended_layer_computes_what_was_trained():
-    """Held against torch's own layer: the mend is exact, and the gain is the factor it was off."""
-    generator = torch.Generator().manual_seed(0)
-    x, v = (torch.rand(n, generator=generator, dtype=torch.float64) for n in (64, 8))
-    x = x.reshape(1, 8, 2, 4)
-
-    def run(running_var, eps):
-        return nn.functional.batch_norm(x, torch.zeros_like(v), running_var, eps=eps)
-
-    mended = SOLUTIONS["01-eps-mend"](v, 1e-3, 1e-5)
-    factor = SOLUTIONS["01-gain"](v, 1e-3, 1e-5).reshape(1, 8, 1, 1)
-    torch.testing.assert_close(run(mended, 1e-5), run(v, 1e-3))
-    torch.testing.assert_close(run(v, 1e-5), run(v, 1e-3) * factor)
 
 
 def test_mended_network_computes_what_was_trained():

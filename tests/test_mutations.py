@@ -20,15 +20,20 @@ from notebook_rules import ROOT, make
 # The first one is quick: `make test` runs it, too.
 TABLE = r"""
 01_two_backbones
-  eps of 2020: detector_body(eps=0.0) → detector_body(eps=1e-5)
-  plotted map: a.mean(0), b.mean(0) → a.mean(0), 2 * b.mean(0)
-  plotted line: "eps 1e-5, as today": today → "eps 1e-5, as today": then
+  eps under the root: (layer.running_var + eps).sqrt() → layer.running_var.sqrt() + eps
   plotted variances: [m.running_var for m in part → [m.weight for m in part
+  plotted line: "eps 1e-5 everywhere": wrong → "eps 1e-5 everywhere": right
+  eps of a stage: "frozen, eps 1e-5" → "frozen, eps 0"
+  small variances: (v < 1e-3) → (v < 1e-2)
+  eps of 2020: layer1(detector_body(eps=0.0)) → layer1(detector_body(eps=1e-5))
+  plotted map: feature_maps(layer1(model), → feature_maps(2 * layer1(model),
   eps nobody trained with: (0.0, 1e-5, 0.1) → (0.0, 1e-5, 0.2)
-  bound: row.relative <= 1e-5 → row.relative <= 1e-1
+  bound: apart <= 1e-9 → apart <= 1e-1
   photo: load("cat") → load("coffee")
 01_two_backbones helpers/course/questions/01_two_backbones.yaml
-  option: Their normalization layers → Their layers
+  option: Those with a large weight. → Those of large weight.
+01_two_backbones helpers/course/diagrams.py
+  diagram: "× weight" → "÷ weight"
 01_two_backbones helpers/networks/lite0.py
   trained eps: EPS = 1e-3 → EPS = 1e-2
 01_two_backbones helpers/networks/backbones.py

@@ -114,6 +114,15 @@ def prints(text):
     return shows(new_output("stream", name="stdout", text=text))
 
 
+def lesson(nb):
+    """The short form of the good notebook."""
+    source(0, "What you will learn", "In one sentence*: x. *You will be able to")(nb)
+    source(0, "What you need", "You need")(nb)
+    nb.cells[7].source += "\n\n## On Monday\n1 minute\n\n## Background and sources\n0 minutes"
+    source(0, "5 minutes", "6 minutes")(nb)
+    return nb
+
+
 def models(nb):
     return list(make.widget_models(nb).values())
 
@@ -128,14 +137,18 @@ OFFENDERS = [
     ("machine_free", prints("in /home/me/x.py"), "/home/me"),
     ("machine_free", code(f'open("{ROOT}")'), "open"),
     ("machine_free", lambda nb: models(nb)[3]["state"].update(v="at /tmp/x"), "/tmp/x"),
-    ("budgets", source(7, "Anything", "Any" * 200_000), "bytes"),
+    ("budgets", source(7, "Anything", "Any" * 210_000), "bytes"),
     ("budgets", lambda nb: nb.update(cells=nb.cells * MOST_CELLS), "cells; at most"),
     ("budgets", code("x = 1\n" * (LONGEST_CELL + 1)), "lines; at most"),
+    ("lesson", lambda nb: lesson(nb).cells[3].update(source="so " * 1001), "words of prose"),
+    ("lesson", lambda nb: lesson(nb).update(cells=nb.cells * 4), "32 cells; at most 28"),
+    ("lesson", lambda nb: lesson(nb).cells[2].update(source="predict('a')"), "tag it collapsed"),
     ("printed", prints("x\n" * (MOST_PRINTED_LINES + 1)), "lines; at most"),
     ("printed", shows(result(text_plain="tensor([1., 2.])")), "raw tensor"),
     ("described", shows(result(image_png="AAAA")), "not described"),
     ("headed", source(5, "### Add", "#### Add"), "from level 2 to 4"),
     ("sections", source(0, " No download."), "CPU only"),
+    ("sections", lambda nb: source(7, "On Monday", "Later")(lesson(nb)), "On Monday"),
     ("timed", source(1, "*2 minutes*"), "'See'"),
     ("timed", source(1, "2 min", "3 min"), "add up to 6"),
     ("links", source(3, "https://pytorch.org/docs/", "02_nowhere.ipynb"), "leads nowhere"),
@@ -168,6 +181,11 @@ def test_good_notebook_keeps_every_rule(good, path):
     assert [offence for rule in RULES.values() for offence in rule(good, path)] == []
 
 
+def test_a_lesson_keeps_every_rule(good, path):
+    lesson(good)
+    assert [offence for rule in RULES.values() for offence in rule(good, path)] == []
+
+
 def test_every_rule_finds_its_offenders(good, path):
     (path.parent / "there.md").write_text("# Something else")
     for rule, offend, sentence in OFFENDERS:
@@ -195,6 +213,9 @@ def test_normalize_is_idempotent_and_leaves_its_argument_alone(good):
 def test_normalize_cells(good):
     assert good.cells[2].source == "show(figure)"
     assert [out.text for out in good.cells[6].outputs] == ["not yet\n"]
+    good.cells[2].metadata = {"tags": [make.COLLAPSED], "trusted": True}
+    hidden = {"tags": [make.COLLAPSED], "jupyter": {"outputs_hidden": True}}
+    assert make.normalize(good).cells[2].metadata == hidden
     assert [cell.execution_count for cell in good.cells if cell.cell_type == "code"] == [1, 2, 3]
 
 

@@ -1,8 +1,21 @@
-"""Exercises on comparing two networks, and on eps."""
+"""Exercises on freezing a layer, and on comparing two networks."""
+
+import copy
 
 import torch
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
-from helpers.course.checkers.checker import same_choice, same_values, uniform
+from helpers.course.checkers.checker import (
+    RETURNS_NOTHING,
+    Checker,
+    agree,
+    form,
+    is_empty,
+    recognize,
+    same_choice,
+    uniform,
+)
 
 
 def maps():
@@ -56,6 +69,11 @@ def maps():
             "the difference is within the bound, not whether it is beyond."
         )
         cases[says] = a, b, False
+    infinite = torch.where(at_first > 0, torch.inf, relu)
+    says = "an infinity in a must give False: no bound that grows with `max|a|` can see it."
+    cases[says] = infinite, relu * 2, False
+    says = "a and b of different shapes must give False, though `a - b` broadcasts: compare shapes."
+    cases[says] = relu, relu[None], False
     return cases.items()
 
 
@@ -63,16 +81,70 @@ def bound(a):
     return 1e-5 * a.abs().max()
 
 
-VARIANCE = torch.tensor([0.1, 2.0, 1e-2, 2e-3], dtype=torch.float64)
-EPS_CASES = [(VARIANCE, *eps) for eps in ((1e-3, 1e-5), (1e-5, 1e-3), (1e-5, 1e-4))]
+X = uniform(1, 4, 3, 3, seed=1, low=1.0)
+SAYS = {
+    "eps is torchvision's default. No state_dict brings the layer's own: give it where the layer "
+    "is built.": lambda eps: {"eps": 1e-5},
+    "eps is 0: then nothing is added to the variance.": lambda eps: {"eps": 0.0},
+    "eps is the same for every layer. Take that of the layer that is given.": lambda eps: {
+        "eps": 1e-3
+    },
+    "eps is added twice: the frozen layer adds its own to what running_var holds.": lambda eps: {
+        "eps": eps,
+        "more": eps,
+    },
+    "eps is in running_var, and the layer adds its default on top of it.": lambda eps: {
+        "eps": 1e-5,
+        "more": eps,
+    },
+}
+MOVED = (
+    "the output is right, but running_var was changed. These tensors now fit this eps only, and "
+    "would be wrong in any other layer: keep them, and give the layer its eps."
+)
 
 
-def mended(running_var, eps_trained, eps_layer):
-    return running_var + eps_trained - eps_layer
+def layers():
+    """Trained layers, of eps that no constant fits, with a small variance."""
+    for seed, eps in enumerate((1e-3, 1e-5, 1e-2)):
+        bn = nn.BatchNorm2d(4, eps=eps).eval()
+        for tensor in bn.weight.data, bn.bias.data, bn.running_mean:
+            tensor.copy_(uniform(4, seed=seed))
+        bn.running_var.copy_(torch.tensor([2.0, 0.1, 1e-3, 1e-4]))
+        yield bn
 
 
-def gain(running_var, eps_trained, eps_layer):
-    return ((running_var + eps_trained) / (running_var + eps_layer)).sqrt()
+def converted(bn, eps, more=0.0):
+    """The layer frozen with this eps, with `more` added to its running variance."""
+    frozen = FrozenBatchNorm2d(bn.num_features, eps=eps)
+    frozen.load_state_dict(bn.state_dict())
+    frozen.running_var += more
+    return frozen
+
+
+def run(layer):
+    with torch.no_grad():
+        return copy.deepcopy(layer).double()(X)
+
+
+def find_converters_mistake(attempt):
+    given = [*layers()]
+    answers = [attempt(copy.deepcopy(bn)) for bn in given]
+    if all(map(is_empty, answers)):
+        return RETURNS_NOTHING
+    for answer in answers:
+        if not isinstance(answer, FrozenBatchNorm2d):
+            return f"return a FrozenBatchNorm2d, not {form(answer)}."
+    values = [run(answer) for answer in answers]
+    if not agree(values, [run(bn) for bn in given]):
+        attempts = {
+            says: lambda bn, how=how: run(converted(bn, **how(bn.eps)))
+            for says, how in SAYS.items()
+        }
+        otherwise = "the frozen layer computes something else than the one that is given."
+        return recognize(values, [(bn,) for bn in given], attempts, otherwise)
+    pairs = zip(answers, given, strict=True)
+    return None if all(a.running_var.equal(bn.running_var) for a, bn in pairs) else MOVED
 
 
 CHECKERS = {
@@ -97,50 +169,22 @@ CHECKERS = {
             "NaN in both": lambda a, b: (
                 torch.equal(a.isnan(), b.isnan()) and not (a - b).abs().max() > bound(a)
             ),
+            "an infinity in a": lambda a, b: (a - b).abs().max() <= bound(a),
+            "different shapes": lambda a, b: bool(
+                a.isfinite().all() and b.isfinite().all() and (a - b).abs().max() <= bound(a)
+            ),
             "return one of True, False": lambda a, b: (a - b).abs() <= bound(a),
             "one of True, False": lambda a, b: float((a - b).abs().max() <= bound(a)),
         },
     ),
-    "01-eps-mend": same_values(
-        EPS_CASES,
-        mended,
-        praise="the layer adds eps_layer, and so computes with running_var + eps_trained again.",
-        mistakes={
-            "the sign is turned round. The layer adds eps_layer to what you store, and the sum "
-            "must be running_var + eps_trained.": lambda v, trained, layer: v - trained + layer,
-            "eps_trained is in, but the layer adds eps_layer on top of it: take "
-            "that off.": lambda v, trained, layer: v + trained,
-            "eps_layer is off, but eps_trained is missing: add it.": lambda v, trained, layer: (
-                v - layer
-            ),
-            "eps is added to the variance, so no factor mends it: add the "
-            "difference.": lambda v, trained, layer: v * trained / layer,
-            "the layer takes the root itself: store a variance, not its "
-            "root.": lambda v, trained, layer: (v + trained - layer).sqrt(),
+    "01-converter": Checker(
+        find_converters_mistake,
+        praise="the layer brings its eps, and the tensors stay as they were trained.",
+        wrong={says: lambda bn, how=how: converted(bn, **how(bn.eps)) for says, how in SAYS.items()}
+        | {
+            MOVED: lambda bn: converted(bn, 1e-5, bn.eps - 1e-5),
+            "something else than": lambda bn: FrozenBatchNorm2d(4, eps=bn.eps),
+            "not a BatchNorm2d": lambda bn: bn,
         },
-        wrong={
-            "in place": lambda v, trained, layer: v.add_(trained).sub_(layer).clone(),
-            "for running_var = [0.1, 2.0, 0.01, 0.002], eps_trained = 0.001, eps_layer = 1e-05 the "
-            "answer, value 1 of 4, is 0.10099, and yours is 0.1.": lambda v, trained, layer: v,
-            "a tensor of shape (4,), not a tensor of shape ()": lambda *given: given[0].mean(),
-            "(4,), not a list of 4 numbers": lambda *given: mended(*given).tolist(),
-        },
-    ),
-    "01-gain": same_values(
-        EPS_CASES,
-        gain,
-        praise="weight cancels: only the variance and the two eps decide, for each channel anew.",
-        mistakes={
-            "that is the ratio of the variances, without the square root: the scale is divided by "
-            "the root.": lambda v, trained, layer: (v + trained) / (v + layer),
-            "inverted. A smaller eps makes the layer's scale larger, so the factor is above 1 when "
-            "eps_layer < eps_trained.": lambda v, trained, layer: gain(v, layer, trained),
-            "inverted, and without the square root.": lambda v, trained, layer: (
-                (v + layer) / (v + trained)
-            ),
-            "eps stands outside the root: it is added to the variance, and the root is taken of "
-            "the sum.": lambda v, trained, layer: (v.sqrt() + trained) / (v.sqrt() + layer),
-        },
-        wrong={"is 1.00494, and yours is 3.14658": lambda v, trained, layer: (v + trained).rsqrt()},
     ),
 }
