@@ -90,7 +90,7 @@ def resnet50_detector(**options) -> FasterRCNN:
 
 
 def fetch_imagenet() -> Path:
-    """Return IMAGENET1K_V1's path in torch.hub's cache; fetch 98 MB if need be, or DownloadError."""
+    """Return IMAGENET1K_V1's path in torch.hub's cache; fetch 98 MB if need be: DownloadError."""
     return fetch(IMAGENET_URL, *_imagenet_file())
 
 
