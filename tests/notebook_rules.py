@@ -22,7 +22,7 @@ MOST_CELLS = 42
 LONGEST_CELL = 25
 LONGEST_MEDIAN = 8
 MOST_PRINTED_LINES = 20
-LONGEST_COURSE = 25
+LONGEST_COURSE = 35  # as readers take it; 25 is the aim
 SHORTEST_DESCRIPTION = 40
 
 PROMISE = "CPU only. Deterministic. No download."
