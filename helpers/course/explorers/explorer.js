@@ -67,8 +67,6 @@ function linked(link, page) {
   return { "data-link": link, mouseenter: hot, mouseleave: cold, focusin: hot, focusout: cold };
 }
 
-// ---- panels
-
 function eightBit({ shape, values }) {
   if (!values) return new Uint8Array(shape[0] * shape[1]).fill((MISSING - 1) / 2);
   return typeof values === "string" ? fromBase64(values) : values;
@@ -79,12 +77,13 @@ function painted(map, page, attributes) {
   const canvas = make("canvas", { width, height, role: "img", ...attributes });
   const colors = page.palettes[map.diverging ? "difference" : "activation"];
   const pixels = new ImageData(width, height);
-  eightBit(map).forEach((value, i) => pixels.data.set([...colors.slice(3 * value, 3 * value + 3), 255], 4 * i));
+  const dots = new Uint32Array(pixels.data.buffer);
+  const color = (v) => (255 << 24) | (colors[v + 2] << 16) | (colors[v + 1] << 8) | colors[v];
+  eightBit(map).forEach((value, i) => (dots[i] = color(3 * value)));
   canvas.getContext("2d").putImageData(pixels, 0, 0);
   return canvas;
 }
 
-// Side by side, with one pointer for all.
 function maps(panel, page) {
   const readout = make("output", { class: "line" }, panel.note ?? "");
   const box = make("div", { class: "maps" });
@@ -231,8 +230,6 @@ function table({ header, rows }, page) {
 const PANELS = { maps, cards, bars, image };
 const TOOLS = { make, eightBit, inColor, clamp, short, linked, captionOf, keysOf, shareOf };
 
-// ---- controls
-
 // Each is {node, show}: `show` sets what is shown, and greys out what cannot be.
 const CONTROLS = {
   select({ trait, options, labels = options, all }, page, named) {
@@ -315,8 +312,6 @@ function control(spec, page) {
   const one = CONTROLS[spec.look](spec, page, { "data-key": spec.trait, "aria-label": spec.label });
   return { ...one, below: spec.below, node: make("label", {}, `${spec.label} `, one.node, one.after) };
 }
-
-// ---- the explorer
 
 async function render({ model, el }) {
   const spec = model.get("spec");
