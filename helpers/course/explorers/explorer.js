@@ -375,7 +375,7 @@ async function render({ model, el }) {
   }
 
   function soon() {
-    if (!scheduled) requestAnimationFrame(update);
+    if (!scheduled) queueMicrotask(update);
     scheduled = true;
   }
 
