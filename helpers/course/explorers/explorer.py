@@ -8,6 +8,7 @@ import base64
 import io
 import threading
 from collections.abc import Mapping
+from math import log10
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -183,6 +184,11 @@ def levels(title: str, values: Tensor, low: float, high: float, **more: Any) -> 
     text = base64.b64encode(eight.astype(np.uint8).tobytes()).decode()
     ends = {"low": low, "high": high}
     return {"title": title, "shape": list(values.shape), "values": text, **ends, **more}
+
+
+def log_share(value: float, low: float, high: float) -> float:
+    """How far along a log scale from `low` to `high` a value is, 0 to 1."""
+    return log10(min(max(value, low), high) / low) / log10(high / low)
 
 
 def png(image: Tensor, colors: int = 256) -> str:

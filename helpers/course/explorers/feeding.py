@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from math import log10
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 
 from helpers.compare import ROUNDING, Row
+from helpers.course.explorers.explorer import log_share
 from helpers.inputs import photos
 from helpers.inputs.pixels import PLAIN, convert
 from helpers.inputs.scenes import CLASSES, SIZE, scenes
@@ -149,10 +149,9 @@ def bound(relative: float) -> str:
     return "≤ 1e-5" if relative <= ROUNDING else rounded(relative)
 
 
-def share(relative: float, low: float = 1e-6, high: float = 1e3) -> float:
+def share(relative: float) -> float:
     """How long the bar of a relative difference is, on a log scale; rounding has none."""
-    length = log10(min(max(relative, low), high) / low) / log10(high / low)
-    return round(length, 3) if relative >= ROUNDING else 0.0
+    return round(log_share(relative, 1e-6, 1e3), 3) if relative >= ROUNDING else 0.0
 
 
 @torch.inference_mode()

@@ -2,8 +2,9 @@
 
 import base64
 from collections.abc import Mapping
+from functools import partial
 from itertools import product
-from math import isfinite, log10
+from math import isfinite
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from traitlets import Float, Int, List, Unicode
 
 from helpers.compare import ROUNDING, Row
-from helpers.course.explorers.explorer import YOURS, Control, Explorer, levels, png
+from helpers.course.explorers.explorer import YOURS, Control, Explorer, levels, log_share, png
 from helpers.course.explorers.variants import BATCH, FROZEN, IDENTITY, KINDS, RUNNING, Variants
 from helpers.inputs import photos
 from helpers.networks import backbones
@@ -22,6 +23,7 @@ from helpers.text import short
 NETWORKS = {"Lite0": "lite0", "Detector": "detector", "ResNet-50": "resnet50"}
 LABELS = "EfficientNet-Lite0 (trained)", "the scene detector's body (trained)", "ResNet-50"
 EPS = (0.0, *(10.0**power for power in range(-8, 0)))
+share = partial(log_share, low=1e-8, high=10.0)  # how long a bar is
 MEAN = -1  # as a channel: the mean of all
 SHOWN = 12  # channels that differ most
 PAGE_KINDS = RUNNING, FROZEN, BATCH  # those that the page can mix without Python
@@ -200,11 +202,6 @@ def causes(a: tuple[str, ...], b: tuple[str, ...], own: float, eps: float) -> di
         elif own != eps:
             found[stage] = "eps"
     return found
-
-
-def share(relative: float, low: float = 1e-8, high: float = 10.0) -> float:
-    """How long a bar is, on a log scale from `low` to `high`."""
-    return log10(min(max(relative, low), high) / low) / log10(high / low)
 
 
 def times(relative: float) -> str:
