@@ -2,7 +2,7 @@
 
 bin         := .venv/bin
 settings    := .venv/share/jupyter/lab/settings
-notebooks   := $(sort $(wildcard notebooks/*.ipynb))
+notebooks   := $(sort $(wildcard notebooks/*.ipynb)) $(sort $(wildcard notebooks/deeper/*.ipynb))
 torch_index := https://download.pytorch.org/whl/cpu
 
 # PYTHON=python3.12 chooses the interpreter; without it, the first of these that is new enough.

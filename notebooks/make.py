@@ -273,9 +273,8 @@ def named_files(path):
 
 def dependencies(notebook):
     """The files, other than itself, from which a notebook's outputs follow."""
-    number, _, subject = notebook.stem.partition("_")
-    course = ROOT / "helpers" / "course"
-    todo = {notebook, *course.glob(f"questions/{number}_*.yaml")}
+    course, subject = ROOT / "helpers" / "course", re.sub(r"^\d+_", "", notebook.stem)
+    todo = {notebook, *course.glob(f"questions/{notebook.stem}.yaml")}
     todo.update(course.glob(f"checkers/{subject}.py"))
     found = {Path(__file__), ROOT / "constraints.txt"}
     while todo:
@@ -313,13 +312,18 @@ def difference(old, new):
     return "the notebook's metadata"
 
 
+def every():
+    """All notebooks: the lessons in their order, then the deeper ones."""
+    return [*sorted(NOTEBOOKS.glob("*.ipynb")), *sorted(NOTEBOOKS.glob("deeper/*.ipynb"))]
+
+
 def find(name):
     """The notebook of this name, with or without folder and suffix."""
-    path = NOTEBOOKS / f"{Path(name).name.removesuffix('.ipynb')}.ipynb"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in NOTEBOOKS.glob("*.ipynb"))) or "none yet"
+    paths = {path.stem: path for path in every()}
+    if (stem := Path(name).name.removesuffix(".ipynb")) not in paths:
+        known = ", ".join(paths) or "none yet"
         raise SystemExit(f"There is no notebook {name!r} in {NOTEBOOKS.name}/ (there: {known}).")
-    return path
+    return paths[stem]
 
 
 def refreshed(nb):
@@ -364,7 +368,7 @@ def main(arguments=None):
     parser.add_argument("--check", action="store_true", help="execute all, write nothing")
     options = parser.parse_args(arguments)
 
-    paths = [find(name) for name in options.names] or sorted(NOTEBOOKS.glob("*.ipynb"))
+    paths = [find(name) for name in options.names] or every()
     state = NOTEBOOKS / STATE
     made = json.loads(state.read_text()) if state.exists() else {}
     if not options.check:

@@ -32,7 +32,13 @@ SECTIONS = OPENING | {"What this does not show", PROMISE}
 LESSON = "In one sentence"
 LESSON_OPENING = {LESSON, "You will be able to", "You need", "Time"}
 CLOSING = {"On Monday", "Background and sources", "What this does not show"}
+# Lessons, and the deeper notebooks, which are optional and name the lesson that they belong to.
+EXPECTED = {True: {LESSON, "You come from", "Time"} | CLOSING - {"On Monday"}}
+EXPECTED[False] = LESSON_OPENING | CLOSING
+LABEL = re.compile(r'^<a id="([^"]*)"></a>$')  # above each heading: links point at it for good
+SLUG = re.compile(r"[a-z]\w*(-\w+)*")
 MOST_WORDS, MOST_LINES, MOST_LESSON_CELLS, LESSON_MEDIAN, MOST_EXERCISES = 1000, 100, 28, 6, 2
+LONG_CELL, CONCEPT_CELL, LESSON_PRINTS = 14, 20, 12  # one cell may write out the concept
 MINUTES = re.compile(r"\b(\d+) min(?:utes?)?\b")
 REPR = re.compile(r"^<(?:Figure|PIL|IPython|matplotlib)|^\w+\(|\\x[0-9a-f]{2}|\b[0-9a-f]{32}\b")
 MACHINE_PATH = re.compile(
@@ -98,7 +104,7 @@ def headings(nb):
 
 def plain(markdown):
     """A heading as the page shows it."""
-    return re.sub(r"[*`]", "", LINK.sub(r"\2", markdown))
+    return re.sub(r"[*`]|<[^>]*>", "", LINK.sub(r"\2", markdown))
 
 
 def lines_beyond_imports(cell):
@@ -206,6 +212,8 @@ def lesson(nb, path):
         (len(nb.cells), MOST_LESSON_CELLS, "cells"),
         (statistics.median(lengths), LESSON_MEDIAN, "lines in the median cell"),
         (len(exercise_sections(nb)), MOST_EXERCISES, "exercises"),
+        (max(lengths), CONCEPT_CELL, "lines in the longest cell"),
+        (sum(length > LONG_CELL for length in lengths), 1, f"cells above {LONG_CELL} lines"),
     ):
         if count > most:
             yield f"{count} {what}; at most {most}."
@@ -216,13 +224,35 @@ def lesson(nb, path):
 
 
 @rule
+def labelled(nb, path):
+    """Every section has a label and every cell an id, in words that stay."""
+    if not is_lesson(nb):
+        return
+    labels = []
+    for cell in prose(nb):
+        lines = ["", *without_blocks(cell.source).splitlines()]
+        for above, line in itertools.pairwise(lines):
+            if re.match(r"##+ ", line):
+                label = LABEL.match(above)
+                labels.append(label[1] if label else "")
+                if not label or not SLUG.fullmatch(label[1]):
+                    yield f'{line!r} has no label above it, as in <a id="two-causes"></a>.'
+    if len(labels) > len(set(labels)):
+        yield f"A label stands twice: {labels}."
+    for cell in nb.cells:
+        if not SLUG.fullmatch(cell.id) or re.fullmatch(r"cell-\d+|[0-9a-f]{8}", cell.id):
+            yield f"{make.title(cell)} has an id that says nothing: {cell.id!r}."
+
+
+@rule
 def printed(nb, path):
+    most = LESSON_PRINTS if is_lesson(nb) else MOST_PRINTED_LINES
     for cell in code(nb):
         text = "".join(out.text for out in cell.outputs if "text" in out)
         bare = [out.data for out in cell.outputs if set(out.get("data", [])) == {"text/plain"}]
         text += "\n".join(data["text/plain"] for data in bare)
-        if (lines := len(text.splitlines())) > MOST_PRINTED_LINES:
-            yield f"{make.title(cell)} prints {lines} lines; at most {MOST_PRINTED_LINES}."
+        if (lines := len(text.splitlines())) > most:
+            yield f"{make.title(cell)} prints {lines} lines; at most {most}."
         if match := re.search(r"\b(?:tensor|array|Parameter)\(\[", text):
             yield f"{make.title(cell)} prints a raw {match[0][:-2]}."
 
@@ -251,7 +281,8 @@ def headed(nb, path):
 @rule
 def sections(nb, path):
     text = "\n".join(cell.source for cell in prose(nb))
-    expected = LESSON_OPENING | CLOSING | {PROMISE} if is_lesson(nb) else SECTIONS
+    deeper = path.parent.name == "deeper"
+    expected = EXPECTED[deeper] | {PROMISE} if is_lesson(nb) else SECTIONS
     for section in sorted(expected):
         if section not in text:
             yield f"{section!r} is missing."

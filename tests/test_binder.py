@@ -85,7 +85,7 @@ def test_postbuild_without_network(tmp_path):
     origin = json.loads((installed / "direct_url.json").read_text())
     assert origin == {"dir_info": {"editable": True}, "url": repo.as_uri()}
     notary = NotebookNotary(data_dir=own["JUPYTER_DATA_DIR"])
-    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    notebooks = sorted((ROOT / "notebooks").rglob("*.ipynb"))
     assert notebooks
     for path in notebooks:
         assert notary.check_signature(nbformat.read(path, as_version=4)), path.name

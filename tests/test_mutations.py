@@ -16,120 +16,6 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from notebook_rules import ROOT, make
 
-# A notebook, and the file that is changed if it is another one; below, what is changed and how.
-# The first one is quick: `make test` runs it, too.
-TABLE = r"""
-01_two_backbones
-  eps under the root: (layer.running_var + eps).sqrt() → layer.running_var.sqrt() + eps
-  plotted variances: [m.running_var for m in part → [m.weight for m in part
-  plotted line: "eps 1e-5 everywhere": wrong → "eps 1e-5 everywhere": right
-  eps of a stage: "frozen, eps 1e-5" → "frozen, eps 0"
-  small variances: (v < 1e-3) → (v < 1e-2)
-  eps of 2020: layer1(detector_body(eps=0.0)) → layer1(detector_body(eps=1e-5))
-  plotted map: feature_maps(layer1(model), → feature_maps(2 * layer1(model),
-  eps nobody trained with: (0.0, 1e-5, 0.1) → (0.0, 1e-5, 0.2)
-  bound: apart <= 1e-9 → apart <= 1e-1
-  photo: load("cat") → load("coffee")
-01_two_backbones helpers/course/questions/01_two_backbones.yaml
-  option: Those with a large weight. → Those of large weight.
-01_two_backbones helpers/course/diagrams.py
-  diagram: "× weight" → "÷ weight"
-01_two_backbones helpers/networks/lite0.py
-  trained eps: EPS = 1e-3 → EPS = 1e-2
-01_two_backbones helpers/networks/backbones.py
-  seed: 20201215 → 20201216
-01_two_backbones helpers/course/explorers/norm.py
-  preset: 2020": {"network": "ResNet-50", "eps": 0.0} → 2020": {"network": "ResNet-50", "eps": 1e-5}
-02_batchnorm
-  variance stored: correction=stored) → correction=0)
-  momentum: (1 - share) * state[name] + share * value → share * state[name] + (1 - share) * value
-  way to freeze: probe(FrozenBatchNorm2d(16)) → probe(nn.BatchNorm2d(16).eval())
-  plotted map: feature_maps(a[most], b[most] → feature_maps(b[most], a[most]
-  plotted batch sizes: sizes=(1, 2, 8, 64) → sizes=(1, 2, 16, 64)
-  MXNet's momentum: (1 - momentum) * new.detach() → momentum * new.detach()
-02_batchnorm helpers/course/questions/02_batchnorm.yaml
-  option: Weight and bias only. → Weight only.
-02_batchnorm helpers/batch_statistics.py
-  law of total variance: (1 - 1 / self._size(size)) * self.between → self.between
-  crops: size: int = 96, seed: int = 0 → size: int = 96, seed: int = 1
-02_batchnorm helpers/course/explorers/batch.py
-  presets: PRESETS = (1, 2, 8, 64) → PRESETS = (1, 4, 8, 64)
-02_batchnorm data/golden/mxnet_first_layer.json
-  recorded number: 0.1493625044822693 → 0.2493625044822693
-03_frozen_batchnorm
-  eps of our layer: self.eps = eps → self.eps = 0.0
-  mend's sign: t + (0.0 - 1e-5) → t - (0.0 - 1e-5)
-  scalpel: v[~chosen(v)] += 1e-3 - 1e-5 → v[~chosen(v)] += 1e-3 - 2e-5
-  eps of the frozen layer: freeze(lite0, eps=1e-5) → freeze(lite0, eps=2e-5)
-  plotted variances: append((v, depthwise)) → append((m.weight.data, depthwise))
-  plotted memory: way: size / 2**20 → way: size / 10**6
-  what counts as kept: if at not in stays → if at
-  cast: scale.to(x.dtype), shift.to(x.dtype) → scale, shift
-  stale gradient: False)  # too late → True)  # too late
-03_frozen_batchnorm helpers/course/explorers/scale.py
-  counted error: abs(every) > 10 → abs(every) > 1
-03_frozen_batchnorm helpers/course/questions/03_frozen_batchnorm.yaml
-  option: The 509 of a variance above 0 → The 500 of a variance above 0
-04_small_batches data/results/small_batches/runs.csv
-  stored score: 1,texture and light,0.01,0,own,0.7422 → 1,texture and light,0.01,0,own,0.7522
-04_small_batches helpers/course/stored/runs.py
-  level: LEVEL = 0.95 → LEVEL = 0.9
-04_small_batches
-  pair: {1: train["own"][1], 16: single} → {1: single, 16: train["own"][1]}
-  all images: pool = layer.expected_running_var(64) → pool = layer.within
-  plotted distance: average": "moving_average" → average": "batch"
-  plotted pair: difference(best[16], recall) → difference(recall, best[16])
-  frozen layer: resnet50(norm_layer=norm) → resnet50()
-  differentiable sum: return summed(gradient) → return gradient
-  counted pixels: x.numel() / x.shape[1] → x.numel() / x.shape[0]
-  recalibration: [normalize(images)] → [images]
-04_small_batches helpers/course/questions/04_small_batches.yaml
-  option: It is steadier, and too low as before. → It is steadier.
-05_input_scaling
-  rescale: seen = Rescale()(normalized) → seen = Rescale()(image)
-  stored scale: center / 255, var / 255**2 → center / 255, var / 255
-  order of rows: "halved", "-1 to 1", "BGR", "0-255" → "halved", "BGR", "-1 to 1", "0-255"
-  scenes: scenes(40, seed=2018) → scenes(40, seed=2019)
-  plotted photo: format_picture(image, { → format_picture(image, {"more": 2 * image} | {
-  fold: weight = conv.weight / std → weight = conv.weight * std
-05_input_scaling helpers/course/questions/05_input_scaling.yaml
-  option: The pixels, 0 to 255, up to rounding. → The pixels.
-05_input_scaling helpers/inputs/pixels.py
-  constant: (103.939, 116.779, 123.68) → (103.939, 116.779, 143.68)
-05_input_scaling data/results/input_scaling/scores.csv
-  stored score: BGR,0.914 → BGR,0.814
-06_faster_rcnn_backbone
-  resizing: min(128 / min(80, 112), 128 → max(128 / min(80, 112), 128
-  canonical scale: torch.log2(sides / 64) → torch.log2(sides / 32)
-  alignment: aligned=False → aligned=True
-  threshold: torch.where(scores > 0.05) → torch.where(scores > 0.5)
-  plotted kind: freeze(exact, 0.0) → freeze(exact, 1e-4)
-  small objects: (list("123"), 7, 2 → (list("0123"), 7, 2
-06_faster_rcnn_backbone data/results/levels/recall.csv
-  stored recall: 16,313,241 → 16,313,251
-06_faster_rcnn_backbone helpers/faster_rcnn.py
-  IoU of the same box: CLOSE = 0.5, 0.9 → CLOSE = 0.5, 0.5
-  share of the gradient: share: float = 0.9 → share: float = 0.5
-06_faster_rcnn_backbone helpers/course/questions/06_faster_rcnn_backbone.yaml
-  option: For large anchors: it proposes. → For large anchors.
-07_where_the_time_goes
-  source: SLOWER = 4.92 / 2.21 → SLOWER = 4.92 / 3.21
-  offset: labels * (boxes.max() + 1) → labels * (boxes.max() / 9)
-  eps: nn.BatchNorm2d(4, eps=1e-3) → nn.BatchNorm2d(4, eps=1e-4)
-07_where_the_time_goes helpers/implementations.py
-  passes: _kind("frozen"), Passes(4, 2) → _kind("frozen"), Passes(2, 2)
-07_where_the_time_goes helpers/course/stored/costs.py
-  plotted way: ("trick", "loop") → ("trick", "agnostic")
-  plotted copying: ms = 1000 * row → ms = 2000 * row
-07_where_the_time_goes data/results/speed/nvidia-h200.json
-  stored cost: "ratio": 0.7031 → "ratio": 0.6031
-  stored share: "share": 0.1679 → "share": 0.2679
-07_where_the_time_goes data/golden/mxnet_timing.json
-  recorded time: 39.3164500 → 49.3164500
-07_where_the_time_goes helpers/course/questions/07_where_the_time_goes.yaml
-  option: None of them. → None.
-"""
-
 
 class Mutation(NamedTuple):
     notebook: str  # the stem of its file
@@ -142,17 +28,19 @@ class Mutation(NamedTuple):
         return f"{self.notebook}-{self.what}"
 
 
-def mutations(table):
-    notebook = file = ""
-    for line in table.strip().splitlines():
+def mutations(path):
+    """Those of a notebook: of its own cells first, then of the files that are named."""
+    file = ""
+    for line in path.read_text(encoding="utf-8").splitlines():
         if row := re.fullmatch(r"  ([^:]+): (.+) → (.+)", line):
-            yield Mutation(notebook, file, *row.groups())
+            yield Mutation(path.stem, file, *row.groups())
         else:
-            notebook, _, file = line.partition(" ")
+            file = line
 
 
-MUTATIONS = list(mutations(TABLE))
-NOTEBOOKS = sorted({mutation.notebook for mutation in MUTATIONS})
+FOLDER = ROOT / "tests" / "mutations"  # a file for each notebook
+NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").rglob("*.ipynb"))}
+MUTATIONS = [one for path in sorted(FOLDER.glob("*.txt")) for one in mutations(path)]
 
 
 class Red(NamedTuple):
@@ -229,17 +117,18 @@ def goes_red(mutation: Mutation, nb, folder: Path) -> Red:
 
 
 def load(stem: str):
-    return make.loads((ROOT / "notebooks" / f"{stem}.ipynb").read_text(encoding="utf-8"))
+    return make.loads(NOTEBOOKS[stem].read_text(encoding="utf-8"))
 
 
 def test_every_mutation_has_its_place():
     for mutation in MUTATIONS:
         changed(mutation, load(mutation.notebook))
-    assert NOTEBOOKS == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+    assert {mutation.notebook for mutation in MUTATIONS} == NOTEBOOKS.keys()
 
 
 @pytest.mark.parametrize(
     "mutation",
+    # the first one is quick: `make test` runs it, too
     [MUTATIONS[0], *(pytest.param(one, marks=pytest.mark.mutation) for one in MUTATIONS[1:])],
     ids=str,
 )

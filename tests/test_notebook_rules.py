@@ -1,6 +1,7 @@
 """A good notebook keeps every rule, each rule finds its offender, and make.py does what it says."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -120,6 +121,10 @@ def lesson(nb):
     source(0, "What you need", "You need")(nb)
     nb.cells[7].source += "\n\n## On Monday\n1 minute\n\n## Background and sources\n0 minutes"
     source(0, "5 minutes", "6 minutes")(nb)
+    for number, cell in enumerate(nb.cells):
+        cell.id = f"part-{number}"
+        cell.source = re.sub("^(##+ (.).*)", r'<a id="to-\2"></a>\n\1', cell.source, flags=re.M)
+        cell.source = re.sub("to-(.)", lambda label: label[0].lower(), cell.source)
     return nb
 
 
@@ -143,6 +148,10 @@ OFFENDERS = [
     ("lesson", lambda nb: lesson(nb).cells[3].update(source="so " * 1001), "words of prose"),
     ("lesson", lambda nb: lesson(nb).update(cells=nb.cells * 4), "32 cells; at most 28"),
     ("lesson", lambda nb: lesson(nb).cells[2].update(source="predict('a')"), "tag it collapsed"),
+    ("labelled", lambda nb: source(1, '<a id="to-s"></a>')(lesson(nb)), "'## See' has no label"),
+    ("labelled", lambda nb: source(1, "to-s", "to-o")(lesson(nb)), "stands twice"),
+    ("labelled", lambda nb: lesson(nb).cells[0].update(id="cell-01"), "says nothing"),
+    ("lesson", lambda nb: lesson(nb).cells[2].update(source="x = 1\n" * 21), "in the longest"),
     ("printed", prints("x\n" * (MOST_PRINTED_LINES + 1)), "lines; at most"),
     ("printed", shows(result(text_plain="tensor([1., 2.])")), "raw tensor"),
     ("described", shows(result(image_png="AAAA")), "not described"),

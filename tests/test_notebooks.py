@@ -4,9 +4,9 @@ import re
 
 import pytest
 from nbval.plugin import get_sanitize_patterns
-from notebook_rules import ROOT, RULES, make
+from notebook_rules import ROOT, RULES, code, is_lesson, lines_beyond_imports, make, words
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -19,8 +19,16 @@ def test_notebook_keeps_every_rule(path):
 
 def test_course_map_lists_every_notebook_and_no_other():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"\]\(notebooks/([^)]*\.ipynb)\)", text))
-    assert listed == {path.name for path in NOTEBOOKS}
+    listed = set(re.findall(r"\]\((notebooks/[^)]*\.ipynb)\)", text))
+    assert listed == {path.relative_to(ROOT).as_posix() for path in NOTEBOOKS}
+
+
+def test_the_course_is_short():
+    numbered = (make.loads(path.read_text("utf-8")) for path in NOTEBOOKS if path.stem[0] in "01")
+    lessons = [nb for nb in numbered if is_lesson(nb)]
+    cells = [cell for nb in lessons for cell in code(nb)]
+    assert sum(words(nb) for nb in lessons) <= 10_000
+    assert sum(len(lines_beyond_imports(cell)) for cell in cells) <= 1_000
 
 
 def test_only_the_build_of_torch_is_sanitized():

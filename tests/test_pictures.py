@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from helpers.batch_statistics import collect
-from helpers.course import diagrams, pictures
+from helpers.course import pictures
+from helpers.course.diagrams import formula
 from helpers.course.stored.costs import Cost
 from helpers.course.stored.runs import difference
 from helpers.faster_rcnn import walk
@@ -31,23 +32,23 @@ def test_variance_picture_counts_and_places_every_channel():
 
 
 def test_formula_diagram_draws_what_it_says_and_a_layer_computes():
-    fig, words = diagrams.formula_diagram()
+    fig, words = formula.formula_diagram()
     layer = torch.nn.BatchNorm2d(3, eps=0.25).double().eval()
     x = torch.rand(1, 3, 2, 2, generator=torch.Generator().manual_seed(0)).double()
     for number, name in enumerate(("weight", "bias", "running_mean", "running_var")):
         getattr(layer, name).data.fill_(number + 0.5)
-    parts = {name: getattr(layer, name) for _, some in diagrams.FORMULA for name in some}
+    parts = {name: getattr(layer, name) for _, some in formula.FORMULA for name in some}
     numbers = {name: part if name == "eps" else part[0] for name, part in parts.items()}
     y = x
-    for step, some in diagrams.FORMULA:
+    for step, some in formula.FORMULA:
         values = sum(numbers[name] for name in some)
         y = {"−": y - values, "÷": y / values**0.5, "×": y * values, "+": y + values}[step[0]]
         for name, kept in some.items():
             assert name in step and (name in layer.state_dict()) is kept
-            assert f"{name}" in words.partition(diagrams.KEPT if kept else diagrams.LOST)[0]
+            assert f"{name}" in words.partition(formula.KEPT if kept else formula.LOST)[0]
     torch.testing.assert_close(y, layer(x))
     drawn = [text.get_text() for text in fig.axes[0].texts]
-    assert {"x", "y", *parts, *(step for step, _ in diagrams.FORMULA)} < set(drawn)
+    assert {"x", "y", *parts, *(step for step, _ in formula.FORMULA)} < set(drawn)
     assert min(text.get_fontsize() for text in fig.axes[0].texts if text.get_text()) >= 11
 
 

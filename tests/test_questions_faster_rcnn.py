@@ -40,7 +40,7 @@ def linear():
 
 
 def test_receptive_fields(linear):
-    """The widest of neighboring cells; the figures of notebook 06, by gradients."""
+    """The widest of neighboring cells; the figures of notebook 09, by gradients."""
     x = torch.zeros(1, 3, 32, 640, dtype=torch.double, requires_grad=True)
     body = linear.body(x)
     pyramid = linear.fpn(body)

@@ -1,4 +1,4 @@
-"""What is read from the stored costs, and notebook 07 without any GPU's."""
+"""What is read from the stored costs, and notebook 11 without any GPU's."""
 
 import json
 import shutil
@@ -111,7 +111,7 @@ def test_without_a_gpus_file_notebook_07_says_so_and_runs(elsewhere, monkeypatch
             shutil.copy(file, elsewhere)
     monkeypatch.setattr("helpers.measure.kept_for_backward", lambda *_: (0, 2**20))  # slow
     namespace = {}
-    for cell in nbformat.read(ROOT / "notebooks" / "07_where_the_time_goes.ipynb", 4).cells:
+    for cell in nbformat.read(ROOT / "notebooks" / "11_where_the_time_goes.ipynb", 4).cells:
         if cell.cell_type == "code" and "onnx" not in cell.source:  # slow, and reads no file
             exec(cell.source, namespace)
     out = capsys.readouterr().out

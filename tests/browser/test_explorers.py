@@ -283,7 +283,7 @@ def answers(page):
 
 def test_every_explorer_of_the_notebooks_is_tested():
     used = set()
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
+    for path in (ROOT / "notebooks").rglob("*.ipynb"):
         for cell in json.loads(path.read_text("utf-8"))["cells"]:
             used |= set(re.findall(r"\b(\w+Explorer)\(", "".join(cell["source"])))
     assert used <= {one.name for one in EXPLORERS}

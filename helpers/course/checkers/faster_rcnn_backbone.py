@@ -140,7 +140,7 @@ def by_median(boxes: Tensor, root: bool = True, halved: float = 11) -> str:
 
 
 CHECKERS = {
-    "06-shapes": same_values(
+    "09-shapes": same_values(
         [(800, 600)],
         lambda rows, columns: SHAPES,
         praise="every shape is right: 1.33 times as large, padded by 22 rows, halved five times.",
@@ -156,7 +156,7 @@ CHECKERS = {
             for name in SHAPES
         },
     ),
-    "06-backbone": Checker(
+    "09-backbone": Checker(
         find_backbone_mistake,
         praise="five levels, and the audit finds nothing.",
         wrong={
@@ -176,7 +176,7 @@ CHECKERS = {
             "return a BackboneWithFPN": freeze,
         },
     ),
-    "06-anchors": same_choice(
+    "09-anchors": same_choice(
         proposals,
         praise="the proposals give their anchors away, level by level.",
         wrong={

@@ -260,7 +260,7 @@ def stem_only(network):
 
 
 CHECKERS = {
-    "03-mend": Checker(
+    "05-mend": Checker(
         find_mending_mistake,
         praise="every layer adds its own eps, and computes with running_var + eps_trained.",
         wrong={
@@ -277,7 +277,7 @@ CHECKERS = {
             "take off `layer.eps`": mending(lambda v, *rest: v.sqrt()),
         },
     ),
-    "03-movers": Checker(
+    "05-movers": Checker(
         find_movers_mistake,
         praise="what the optimizer holds and what has a gradient moves, frozen or not.",
         wrong={
@@ -291,7 +291,7 @@ CHECKERS = {
             "'stem' is no parameter's name": lambda *_: ["stem", "neck"],
         },
     ),
-    "03-order": Checker(
+    "05-order": Checker(
         find_order_mistake,
         praise="the optimizer came last, and holds exactly what trains.",
         wrong={

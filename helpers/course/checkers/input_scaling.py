@@ -77,7 +77,7 @@ def by_thresholds(high=10.0, low=-1.2, middle=-0.5, half=0.75) -> Callable:
 
 
 CHECKERS = {
-    "05-inverse": same_values(
+    "07-inverse": same_values(
         [
             (uniform(3, 3, 3, seed=1) * 4 - 2, vector(*MEAN), vector(*STD)),
             (uniform(3, 2, 3, seed=2) * 4 - 2, vector(0.5, 0.1, 0.3), vector(0.5, 2.0, 0.25)),
@@ -96,7 +96,7 @@ CHECKERS = {
             "(3, 1, 1).": lambda x, mean, std: x * std + mean,
         },
     ),
-    "05-fold": same_values(
+    "07-fold": same_values(
         [
             (WEIGHT, vector(*MEAN), vector(*STD)),
             (WEIGHT, vector(0.2, 0.7, 0.4), vector(0.5, 0.3, 1.5)),
@@ -134,7 +134,7 @@ CHECKERS = {
             2: "the interior is right, the border is wrong: which color does normalizing make 0?",
         },
     ),
-    "05-accident": same_choice(
+    "07-accident": same_choice(
         accidents,
         praise="the range tells these five apart. It could not tell BGR, or gamma.",
         wrong={

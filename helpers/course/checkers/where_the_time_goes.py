@@ -30,7 +30,7 @@ def shown(parts: Sequence[tuple[float, float, bool]], gpu_idles: bool = True) ->
 
 
 CHECKERS = {
-    "07-bytes": same_values(
+    "11-bytes": same_values(
         [(1000,), (8 * 256 * 56 * 56,)],
         moved,
         praise="14 for each element, where BatchNorm2d in eval mode moves 4.",
@@ -49,7 +49,7 @@ CHECKERS = {
             "return one number, not a list of 2 numbers": lambda n: [n, 14 * n],
         },
     ),
-    "07-halve": same_values(
+    "11-halve": same_values(
         [(0.16, True), (0.16, False), (0.5, True), (0.01, True)],
         speedup,
         praise="1.09 times at a share of 16 %, by the loop; by the trick there is nothing to gain.",
@@ -71,7 +71,7 @@ CHECKERS = {
             "for share = 0.16, loop = True the answer is 1.08696": lambda share, loop: share,
         },
     ),
-    "07-profile": same_values(
+    "11-profile": same_values(
         [
             ([(5.0, 28.0, False), (4.0, 12.0, True), (8.0, 20.0, True)],),
             ([(5.0, 1.0, False), (5.0, 1.0, False), (1.0, 1.0, True)],),

@@ -47,7 +47,8 @@ def _faults(question: dict) -> Iterator[str]:
 def find(key: str) -> dict:
     """Finds a question by its key. Raises LookupError, a sentence with the nearest keys."""
     paths = sorted(FOLDER.glob("*.yaml"))
-    own = [path for path in paths if path.name[:2] == key[:2]]
+    lesson = key.rpartition("-")[0]  # its number, or the whole name of a deeper one
+    own = [path for path in paths if lesson in (path.stem[:2], path.stem)]
     questions = {name: question for path in own or paths for name, question in load(path).items()}
     if key not in questions:
         near = ", ".join(get_close_matches(key, questions, cutoff=0))

@@ -1,0 +1,1 @@
+"""Diagrams of formulas and networks: a file each, drawn from the words that describe it."""
