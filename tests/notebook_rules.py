@@ -33,8 +33,11 @@ LESSON = "In one sentence"
 LESSON_OPENING = {LESSON, "You will be able to", "You need", "Time"}
 CLOSING = {"On Monday", "Background and sources", "What this does not show"}
 # Lessons, and the deeper notebooks, which are optional and name the lesson that they belong to.
-EXPECTED = {True: {LESSON, "You come from", "Time"} | CLOSING - {"On Monday"}}
-EXPECTED[False] = LESSON_OPENING | CLOSING
+EXPECTED = {
+    "start": LESSON_OPENING,
+    "lesson": LESSON_OPENING | CLOSING,
+    "deeper": {LESSON, "You come from", "Time"} | CLOSING - {"On Monday"},
+}
 LABEL = re.compile(r'^<a id="([^"]*)"></a>$')  # above each heading: links point at it for good
 SLUG = re.compile(r"[a-z]\w*(-\w+)*")
 MOST_WORDS, MOST_LINES, MOST_LESSON_CELLS, LESSON_MEDIAN, MOST_EXERCISES = 1000, 100, 28, 6, 2
@@ -281,8 +284,9 @@ def headed(nb, path):
 @rule
 def sections(nb, path):
     text = "\n".join(cell.source for cell in prose(nb))
-    deeper = path.parent.name == "deeper"
-    expected = EXPECTED[deeper] | {PROMISE} if is_lesson(nb) else SECTIONS
+    kind = "start" if path.stem == "00_start_here" else "lesson"
+    kind = "deeper" if path.parent.name == "deeper" else kind
+    expected = EXPECTED[kind] | {PROMISE} if is_lesson(nb) else SECTIONS
     for section in sorted(expected):
         if section not in text:
             yield f"{section!r} is missing."

@@ -1,18 +1,28 @@
-"""Exercises on what normalization and NMS cost."""
+"""Exercises on what a share of the time can explain, and on what a timer shows."""
 
 from collections.abc import Sequence
 
-from helpers.course.checkers.checker import same_values
-
-FLOAT16, FLOAT32 = 2, 4  # bytes
+from helpers.course.checkers.checker import same_choice, same_values
 
 
-def moved(elements: int) -> int:
-    return elements * (FLOAT16 + FLOAT32 + FLOAT32 + FLOAT32)
-
-
-def speedup(share: float, loop: bool) -> float:
-    return 1 / (1 - share / 2) if loop else 1.0
+def claims():
+    """Pairs: what to say to an attempt that is wrong there; share, factor and the verdict."""
+    return {
+        "a part of 0.3, left out altogether, makes a pass 1.43 times as fast. 1.4 is possible. Its "
+        "saving is compared with what is left, not with 1.": (0.3, 1.4, True),
+        "a part of 0.3 cannot make a pass 1.5 times as fast, as 0.7 of the time stays.": (
+            0.3,
+            1.5,
+            False,
+        ),
+        "half of the time saved is a factor of 2, not of 1.5: 1.9 is possible.": (0.5, 1.9, True),
+        "with a share of 0.5 a factor of 3 is impossible: half of the time stays.": (
+            0.5,
+            3.0,
+            False,
+        ),
+        "a factor of 3 needs two thirds of the time: 0.7 is enough.": (0.7, 3.0, True),
+    }.items()
 
 
 def shown(parts: Sequence[tuple[float, float, bool]], gpu_idles: bool = True) -> list[float]:
@@ -30,45 +40,15 @@ def shown(parts: Sequence[tuple[float, float, bool]], gpu_idles: bool = True) ->
 
 
 CHECKERS = {
-    "11-bytes": same_values(
-        [(1000,), (8 * 256 * 56 * 56,)],
-        moved,
-        praise="14 for each element, where BatchNorm2d in eval mode moves 4.",
-        mistakes={
-            "all is counted as float16: times a float32 scale it is float32.": lambda n: 8 * n,
-            "all is counted as float32: x is read as float16.": lambda n: 16 * n,
-            "the product is missing: it is written, and read again.": lambda n: 6 * n,
-            "the product is counted once: one kernel writes it, the next reads it.": lambda n: (
-                10 * n
-            ),
-            "this is BatchNorm2d: one kernel that reads and writes float16.": lambda n: 4 * n,
-            "the output is float32: nothing casts it back.": lambda n: 12 * n,
-        },
+    "11-claim": same_choice(
+        claims,
+        praise="a share bounds a gain by 1 / (1 − share), whatever is done to the part.",
         wrong={
-            "for elements = 1000 the answer is 14000": lambda n: 14 * n / 2**20,
-            "return one number, not a list of 2 numbers": lambda n: [n, 14 * n],
-        },
-    ),
-    "11-halve": same_values(
-        [(0.16, True), (0.16, False), (0.5, True), (0.01, True)],
-        speedup,
-        praise="1.09 times at a share of 16 %, by the loop; by the trick there is nothing to gain.",
-        mistakes={
-            "by the trick nothing is gained: all classes are one call, over as many "
-            "boxes.": lambda share, loop: speedup(share, True),
-            "half the classes leave half of NMS, not none of it.": lambda share, loop: (
-                1 / (1 - share) if loop else 1.0
-            ),
-            "this is the time that is left: a speedup is 1 divided by that.": lambda share, loop: (
-                1 / speedup(share, loop)
-            ),
-            "the share is added: 1 − share / 2 is left, and the speedup its "
-            "inverse.": lambda share, loop: 1 + share / 2 if loop else 1.0,
-            "this is how many times as fast NMS is; the rest of the pass is as it "
-            "was.": lambda share, loop: 2.0 if loop else 1.0,
-        },
-        wrong={
-            "for share = 0.16, loop = True the answer is 1.08696": lambda share, loop: share,
+            "compared with what is left": lambda share, factor: factor <= 1 + share,
+            "0.7 of the time stays": lambda share, factor: factor <= 1 + 2 * share,
+            "not of 1.5": lambda share, factor: factor <= 1 + 1.4 * share,
+            "half of the time stays": lambda share, factor: share >= 0.5 or factor < 1.43,
+            "0.7 is enough": lambda share, factor: factor <= 2 and factor <= 1 / (1 - share),
         },
     ),
     "11-profile": same_values(
