@@ -1,0 +1,129 @@
+"""Exercises on another backbone under a detector."""
+
+import copy
+from functools import cache, partial
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+
+from helpers.audit import audit
+from helpers.course.checkers.checker import RETURNS_NOTHING, Checker, is_empty, same_choice
+from helpers.faster_rcnn import walk
+from helpers.inputs.scenes import scenes
+from helpers.networks.detector import ANCHORS, load_detector
+from helpers.networks.lite0 import load_lite0
+from helpers.norms import freeze, is_frozen, norm_layers
+
+
+@cache
+def lite0() -> nn.Module:
+    return load_lite0()
+
+
+def find_backbone_mistake(attempt) -> str | None:
+    network, untouched = copy.deepcopy(lite0()), lite0()
+    backbone = attempt(network)
+    if is_empty(backbone):
+        return RETURNS_NOTHING
+    if not isinstance(backbone, BackboneWithFPN):
+        return f"return a BackboneWithFPN, not {type(backbone).__name__}."
+    if [*map(type, network.modules())] != [*map(type, untouched.modules())] or not all(
+        map(torch.equal, network.state_dict().values(), untouched.state_dict().values())
+    ):
+        return "your function changes `network` itself: `freeze` gives a copy."
+    with torch.no_grad():
+        maps = backbone.eval()(torch.zeros(1, 3, 64, 64))
+    if list(maps) != [*"0123", "pool"]:
+        return (
+            f"the levels are called {', '.join(maps)}: the pooler asks for 0, 1, 2 and 3, and "
+            "leaves out any other without a word."
+        )
+    strides = [64 // x.shape[-1] for x in maps.values()]
+    if strides != [4, 8, 16, 32, 64]:
+        return (
+            f"the levels have strides {', '.join(map(str, strides))}: P2 … P6 have 4, 8, 16, 32 "
+            "and 64; the stem is no level."
+        )
+    if not all(map(is_frozen, norm_layers(backbone.body).values())):
+        return "its statistics would move in training: freeze its normalization layers."
+    if findings := audit(backbone, recipe=network).findings:
+        return (
+            f"the audit finds {findings[0].code}: Lite0 was trained with eps 1e-3, and "
+            "FrozenBatchNorm2d has 1e-5 unless it is told otherwise."
+        )
+    return None
+
+
+def backbone_on(network, kind=freeze, layers=None, channels=(24, 40, 112, 320)):
+    """The right attempt, but for what is given."""
+    layers = layers or {f"layer{k}": str(k - 1) for k in (1, 2, 3, 4)}
+    return BackboneWithFPN(kind(network), layers, list(channels), 256)
+
+
+SETTINGS = {  # name → anchors, by what they can be told
+    "right": (ANCHORS, "on P3, whose anchors measure 16 px, the median proposal does, too"),
+    "doubled": (
+        [2 * x for x in ANCHORS],
+        "its proposals are twice as large as a level's should be",
+    ),
+    "halved": ([x // 2 for x in ANCHORS], "its proposals are half as large as a level's should be"),
+    "reversed": (ANCHORS[::-1], "its proposals are the smaller the coarser the level"),
+}
+
+
+@cache
+def proposals() -> list[tuple[str, tuple[Tensor, Tensor, str]]]:
+    """Pairs for same_choice, of two scenes for each setting."""
+    model, cases = load_detector(), []
+    for name, (sizes, symptom) in SETTINGS.items():
+        model.rpn.anchor_generator = AnchorGenerator(
+            tuple((size,) for size in sizes), ((0.5, 1.0, 2.0),) * len(sizes)
+        )
+        says = f'you call "{{answer}}" what is "{name}": {symptom}.'
+        for walked in (walk(model, image) for image, _ in scenes(2, seed=7)):
+            cases.append((says, (walked.proposals, walked.proposed_by, name)))
+    return cases
+
+
+def by_median(boxes: Tensor, root: bool = True, halved: float = 11) -> str:
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    median = (areas.sqrt() if root else areas).median()
+    return "doubled" if median > 24 else "halved" if median < halved else "right"
+
+
+CHECKERS = {
+    "10-backbone": Checker(
+        find_backbone_mistake,
+        praise="five levels, and the audit finds nothing.",
+        wrong={
+            "eps-differs": partial(backbone_on, kind=lambda network: freeze(network, 1e-5)),
+            "would move in training": partial(backbone_on, kind=lambda network: network),
+            "the levels are called layer1, layer2, layer3, layer4, pool": partial(
+                backbone_on, layers={f"layer{k}": f"layer{k}" for k in (1, 2, 3, 4)}
+            ),
+            "the stem is no level": partial(
+                backbone_on,
+                layers={"stem": "0", "layer1": "1", "layer2": "2", "layer3": "3"},
+                channels=(16, 24, 40, 112),
+            ),
+            "changes `network` itself": partial(
+                backbone_on, kind=lambda network: freeze(network.half().float())
+            ),
+            "return a BackboneWithFPN": freeze,
+        },
+    ),
+    "10-anchors": same_choice(
+        proposals,
+        praise="the proposals give their anchors away, level by level.",
+        wrong={
+            'you call "doubled" what is "reversed"': lambda boxes, by: by_median(boxes),
+            'what is "reversed": its': lambda boxes, by: by_median(boxes[by == 3]),
+            'you call "doubled" what is "right"': lambda boxes, by: by_median(boxes, root=False),
+            'you call "right" what is "doubled"': lambda boxes, by: "right",
+            'what is "halved"': lambda boxes, by: by_median(boxes[by == 3], halved=5),
+            "return one of 'right', 'doubled', 'halved', 'reversed'": lambda boxes, by: "too large",
+        },
+    ),
+}

@@ -1,0 +1,72 @@
+"""What the questions on swapping a backbone claim, where no notebook cell shows it."""
+
+import copy
+
+import torch
+from torch import nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
+from torchvision.ops import MultiScaleRoIAlign
+
+from helpers.audit.census import build
+from helpers.course.diagrams.parts import parts_diagram, parts_of
+from helpers.faster_rcnn import walk
+from helpers.inputs.scenes import scenes
+from helpers.networks.detector import body, evaluate, load_detector
+from helpers.norms import freeze, norm_layers
+
+
+def test_other_keys_leave_levels_out():
+    model, [(image, _)] = load_detector(), scenes(18, 2018)[17:]
+    renamed = copy.deepcopy(model)
+    renamed.backbone.body.return_layers = {f"layer{k}": str(k + 1) for k in (1, 2, 3, 4)}
+    assert walk(model, image).pooled_from.unique().tolist() == [2, 3, 4]
+    walked = walk(renamed, image)
+    assert walked.pooled_from.unique().tolist() == [2, 3]
+    with torch.no_grad():
+        assert torch.equal(walked.result["boxes"], renamed([image])[0]["boxes"])
+
+
+def test_default_anchors_cost_most():
+    anchors, scale = load_detector(), load_detector()
+    anchors.rpn.anchor_generator = AnchorGenerator(
+        tuple((size,) for size in (32, 64, 128, 256, 512)), ((0.5, 1.0, 2.0),) * 5
+    )
+    scale.roi_heads.box_roi_pool = MultiScaleRoIAlign(list("0123"), 7, 2)
+    changed = {"right": load_detector(), "eps": freeze(load_detector(), 1e-3)}
+    changed |= {"scale": scale, "anchors": anchors}
+    recall = {name: evaluate(model, scenes(40, 2018)).recall for name, model in changed.items()}
+    assert recall["eps"] == recall["right"] > recall["scale"] > recall["right"] - 0.05
+    assert recall["anchors"] < recall["right"] - 0.5  # raw statistics: asserted in the notebook
+    variances = [layer.running_var.min() for layer in norm_layers(changed["right"]).values()]
+    assert min(variances) > 0.1
+
+
+def test_a_body_without_gradients_changes_in_train_mode():
+    network, x = body().requires_grad_(False), torch.rand(1, 3, 64, 64)
+    weights = copy.deepcopy([*network.parameters()])
+    with torch.no_grad():
+        before = network.eval()(x)
+        network.train()(x)
+        after = network.eval()(x)
+    assert all(map(torch.equal, weights, network.parameters())) and not torch.equal(before, after)
+
+
+def test_the_box_heads_batch_is_the_proposals():
+    head = FastRCNNConvFCHead((256, 7, 7), [256] * 4, [1024], nn.BatchNorm2d)  # that of _v2
+    rois = torch.rand(8, 256, 7, 7, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for training in (True, False):  # the first, among others that are twice as bright
+            head.train(training)
+            a, b = (head(torch.cat([rois[:1], k * rois[1:]]))[0] for k in (1, 2))
+            assert ((a - b).abs().max() > 0.1 * a.abs().max()) == training
+
+
+def test_the_diagram_says_what_the_detector_holds():
+    detector = build("fasterrcnn_resnet50_fpn_v2")
+    _, words = parts_diagram({"v2": detector})
+    assert "v2, body: 23.3 of 23.5 M train, 53 BatchNorm2d" in words
+    assert "v2, FPN: 3.3 of 3.3 M train, 8 BatchNorm2d" in words
+    sizes = [p.numel() for p in detector.parameters()]
+    assert abs(sum(size for _, size, *_ in parts_of(detector).values()) - sum(sizes) / 1e6) < 1e-3
+    assert parts_of(build("fasterrcnn_resnet50_fpn"))["body"][3]
