@@ -209,11 +209,12 @@ def lesson(nb, path):
     if not is_lesson(nb):
         return
     lengths = [len(lines_beyond_imports(cell)) for cell in code(nb)]
+    median = LONGEST_MEDIAN if path.parent.name == "deeper" else LESSON_MEDIAN
     for count, most, what in (
         (words(nb), MOST_WORDS, "words of prose"),
         (sum(lengths), MOST_LINES, "lines of code"),
         (len(nb.cells), MOST_LESSON_CELLS, "cells"),
-        (statistics.median(lengths), LESSON_MEDIAN, "lines in the median cell"),
+        (statistics.median(lengths), median, "lines in the median cell"),
         (len(exercise_sections(nb)), MOST_EXERCISES, "exercises"),
         (max(lengths), CONCEPT_CELL, "lines in the longest cell"),
         (sum(length > LONG_CELL for length in lengths), 1, f"cells above {LONG_CELL} lines"),
