@@ -8,7 +8,6 @@ from helpers.batch_statistics import collect
 from helpers.course import pictures
 from helpers.course.diagrams import formula
 from helpers.course.stored.costs import Cost
-from helpers.course.stored.runs import difference
 from helpers.faster_rcnn import walk
 from helpers.inputs.scenes import CLASSES, scenes
 from helpers.networks.detector import load_body, load_detector
@@ -71,22 +70,6 @@ def test_score_picture_sorts_by_recall_and_says_every_number():
     assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["good", "bad"]
 
 
-def test_run_picture_draws_every_run_and_says_every_mean():
-    series = {
-        "one": {1: {0: 0.5, 1: 0.7}, 16: {0: 0.9, 1: 0.8}},
-        "two": {1: {0: 0.25, 1: 0.35}, 4: {0: 0.1, 1: 0.1}},
-    }
-    fig, words = pictures.run_picture(series, "distance")
-    values = [v for runs in series.values() for seeds in runs.values() for v in seeds.values()]
-    assert sorted(dots(fig.axes[0])[:, 1]) == pytest.approx(sorted(values))
-    labels = [label.get_text() for label in fig.axes[0].get_xticklabels()]
-    assert labels == ["B = 1", "B = 4", "B = 16"]
-    assert words == (
-        "Distance by batch size, means of the runs: one: 0.6 at 1, 0.85 at 16; two: 0.3 at 1, "
-        "0.1 at 4."
-    )
-
-
 def test_curve_picture_draws_every_run_and_says_both_ends():
     panels = {"loss": {"a": {10: [0.5, 0.7], 20: [0.2, 0.4]}}, "recall": {"b": {1: [3], 80: [4]}}}
     fig, words = pictures.curve_picture(panels, "updates")
@@ -114,15 +97,6 @@ def test_cost_picture_draws_ratios_with_their_spread_and_hollow_if_not_told_apar
     one, _, other, *_ = axes.lines
     assert (one.get_markerfacecolor() == "white", other.get_markerfacecolor()) == (False, "white")
     assert [label.get_text() for label in axes.get_yticklabels()] == ["BN train", "FrozenBN"]
-
-
-def test_difference_picture_draws_every_pair_and_the_interval():
-    found = difference({0: 0.5, 1: 0.5, 2: 0.5}, {0: 0.6, 1: 0.4, 2: 0.8})
-    fig, words = pictures.difference_picture({"a": found, "b": found}, "recall")
-    assert sorted(dots(fig.axes[0], "o")[:, 0]) == pytest.approx(sorted(2 * found.pairs))
-    bar = fig.axes[0].patches[0]
-    assert (bar.get_x(), bar.get_width()) == pytest.approx((found.low, found.high - found.low))
-    assert words == f"Paired differences of recall. a: {found}; b: {found}."
 
 
 def test_batch_picture_says_what_the_statistics_say():

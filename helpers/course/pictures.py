@@ -10,7 +10,6 @@ from torch import Tensor
 
 from helpers.batch_statistics import Statistics
 from helpers.course.stored.costs import BASE, Cost, Points
-from helpers.course.stored.runs import BySeed, Difference, mean
 from helpers.faster_rcnn import SURE, Walk
 from helpers.figures import BLACK, BLUE, DPI, ORANGE, PIXELS, SERIES, figure
 from helpers.text import short
@@ -96,33 +95,6 @@ def score_picture(rows: Mapping[str, Mapping[str, str]]):
     return fig, f"Recall, and wrong boxes per image: {'; '.join(words)}."
 
 
-def run_picture(series: Mapping[str, Mapping[int, BySeed]], quantity: str):
-    """Draw every run as a dot by batch size, and a line through the means of each series.
-
-    `series`: label → batch size → seed → value.
-    """
-    fig, axes = figure(height=3.8)
-    sizes = sorted({size for runs in series.values() for size in runs})
-    words = []
-    for number, ((label, runs), (color, marker, line)) in enumerate(
-        zip(series.items(), SERIES, strict=False)
-    ):
-        at = [sizes.index(size) + 0.16 * (number - (len(series) - 1) / 2) for size in runs]
-        means = [mean(values) for values in runs.values()]
-        axes.plot(at, means, ls=line, color=color, lw=2)
-        axes.plot([], [], ls=line, color=color, marker=marker, lw=2, label=label)
-        for x, values in zip(at, runs.values(), strict=True):
-            aside = 0.012 * (np.arange(len(values)) - (len(values) - 1) / 2)
-            axes.plot(x + aside, values.values(), marker, color=color, ms=5, mec="white", mew=0.5)
-        each = ", ".join(f"{short(m, 2)} at {size}" for m, size in zip(means, runs, strict=True))
-        words.append(f"{label}: {each}")
-    axes.set_xticks(range(len(sizes)), [f"B = {size}" for size in sizes])
-    axes.set(ylabel=quantity, ylim=(0, None))
-    axes.legend(ncols=3, frameon=False, **ABOVE)
-    title = f"{quantity[:1].upper()}{quantity[1:]}"
-    return fig, f"{title} by batch size, means of the runs: {'; '.join(words)}."
-
-
 def curve_picture(panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]], over: str):
     """Draw a panel for each quantity: every run a thin line, the means of each series a thick one.
 
@@ -176,21 +148,6 @@ def cost_picture(measured: Mapping[str, Sequence[Cost]], device: str):
     axes.set_ylim(len(ways) - 0.5, -0.5)
     axes.legend(ncols=2, frameon=False, **ABOVE)
     return fig, f"Time over {BASE} on {device}. {' '.join(words)}"
-
-
-def difference_picture(pairs: Mapping[str, Difference], quantity: str):
-    """Draw a row per comparison: each pair's difference a dot, the mean and its interval a bar."""
-    fig, axes = figure(height=0.42 * len(pairs) + 1.3)
-    for row, found in enumerate(pairs.values()):
-        axes.barh(row, found.high - found.low, 0.3, found.low, color=BLUE, alpha=0.3, zorder=1)
-        axes.plot([found.mean] * 2, [row - 0.24, row + 0.24], color=BLUE, lw=2.5, zorder=2)
-        up = row + 0.06 * (np.arange(len(found.pairs)) - (len(found.pairs) - 1) / 2)
-        axes.plot(found.pairs, up, "o", color=ORANGE, ms=5, mec="white", mew=0.5, zorder=3)
-    axes.axvline(0, color=BLACK, lw=1.2, zorder=0)
-    axes.set_yticks(range(len(pairs)), list(pairs))
-    axes.set(xlabel=f"difference of {quantity}", ylim=(len(pairs) - 0.5, -0.5))
-    words = "; ".join(f"{name}: {found}" for name, found in pairs.items())
-    return fig, f"Paired differences of {quantity}. {words}."
 
 
 def batch_picture(channel: Statistics, sizes: Sequence[int]):
