@@ -14,9 +14,9 @@ PARTS = {
     "transform": ((1.9, 0.36), BLACK, "resize, pad"),
     **{f"C{n}": ((3.25, 0.72 * n - 1.08), BLUE, f"stride {2**n}") for n in (2, 3, 4, 5)},
     **{f"P{n}": ((4.65, 0.72 * n - 1.08), ORANGE, f"stride {2**n}") for n in (2, 3, 4, 5, 6)},
-    "RPN": ((6.0, 2.52), GREEN, "score, shift"),
+    "RPN": ((6.0, 2.52), GREEN, "reads P2–P6"),
     "proposals": ((7.35, 2.52), GREEN, "boxes"),
-    "RoI heads": ((7.35, 1.44), GRAY, "pool, classify"),
+    "RoI heads": ((7.35, 1.44), GRAY, "read P2–P5"),
     "boxes": ((7.35, 0.36), GRAY, "with a class"),
 }
 ARROWS = (
