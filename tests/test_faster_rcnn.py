@@ -68,15 +68,16 @@ def test_the_walk_is_the_model_at_every_size(small, large):
         assert_the_walk_is_the_model(large, of_size(shape))
 
 
-def test_the_walk_holds_what_the_modules_give(small):
-    image = scenes(1, 1)[0][0]
-    walked = walk(small, image)
-    images, _ = small.transform([image])
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_the_walk_holds_what_the_modules_give(size, request):
+    model, image = request.getfixturevalue(size), scenes(1, 1)[0][0]
+    walked = walk(model, image)
+    images, _ = model.transform([image])
     with torch.no_grad():
-        body = small.backbone.body(images.tensors)
-        features = small.backbone(images.tensors)
-        [proposals], _ = small.rpn(images, features)
-        pooled = small.roi_heads.box_roi_pool(features, [proposals], images.image_sizes)
+        body = model.backbone.body(images.tensors)
+        features = model.backbone(images.tensors)
+        [proposals], _ = model.rpn(images, features)
+        pooled = model.roi_heads.box_roi_pool(features, [proposals], images.image_sizes)
     assert list(walked.maps) == ["C2", "C3", "C4", "C5", "P2", "P3", "P4", "P5", "P6"]
     for held, given in zip(walked.maps.values(), [*body.values(), *features.values()], strict=True):
         assert torch.equal(held, given)

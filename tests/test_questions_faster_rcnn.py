@@ -1,6 +1,7 @@
 """What the questions on Faster R-CNN claim, where no notebook cell shows it."""
 
 import copy
+from math import log
 
 import pytest
 import torch
@@ -8,12 +9,17 @@ from torch import nn
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
+from helpers.course.checkers.faster_rcnn_backbone import IMAGES, map_sizes
+from helpers.course.exercises import check
 from helpers.faster_rcnn import level_of, walk
 from helpers.inputs.scenes import scenes
 from helpers.networks.backbones import load
 from helpers.networks.detector import load_detector
+from helpers.norms import freeze, replace_norms
+from helpers.stages import stages
 
 
 def test_level_of_a_proposal():
@@ -40,7 +46,7 @@ def linear():
 
 
 def test_receptive_fields(linear):
-    """The widest of neighboring cells; the figures of notebook 09, by gradients."""
+    """The widest of neighboring cells; by gradients."""
     x = torch.zeros(1, 3, 32, 640, dtype=torch.double, requires_grad=True)
     body = linear.body(x)
     pyramid = linear.fpn(body)
@@ -74,12 +80,50 @@ def test_p6_proposes_and_is_not_pooled_from():
     assert torch.equal(walks[0].pyramid["P6"], walks[0].pyramid["P5"][..., ::2, ::2])
 
 
-def test_the_relu_overwrites_bn1():
+def test_bilinear_enlarging_leaves_p5_as_it_is(monkeypatch):
+    backbone, x = load_detector().backbone.requires_grad_(False), scenes(1, 1)[0][0][None]
+    wanted = backbone(x)
+    enlarge = nn.functional.interpolate
+    monkeypatch.setattr(
+        nn.functional, "interpolate", lambda x, size, mode: enlarge(x, size, mode="bilinear")
+    )
+    same = [torch.equal(wanted[key], features) for key, features in backbone(x).items()]
+    assert same == [False, False, False, True, True]
+
+
+def test_decode_counts_in_the_anchors_size():
+    coder, anchor = load_detector().rpn.box_coder, torch.tensor([[84.0, 84, 116, 116]])
+    for shift, wanted in (
+        ([0.5, 0, 0, 0], [100.0, 84, 132, 116]),
+        ([0, 0, 0, log(2)], [84.0, 68, 116, 132]),
+    ):
+        [[box]] = coder.decode(torch.tensor([shift]), [anchor])
+        torch.testing.assert_close(box, torch.tensor(wanted))
+
+
+def test_normalization_changes_c5_and_the_cut_does_not():
     resnet = load("resnet50").requires_grad_(False)
-    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    wanted = resnet.bn1(resnet.conv1(x))
-    returned = IntermediateLayerGetter(resnet, {"bn1": "bn1", "layer1": "layer1"})(x)["bn1"]
-    assert wanted.min() < 0 and torch.equal(returned, wanted.relu())
+    layer4 = x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for stage in stages(resnet).values():
+        layer4 = stage(layer4)
+    assert torch.equal(IntermediateLayerGetter(resnet, {"layer4": "3"})(x)["3"], layer4)
+    for other in freeze(resnet, eps=0.1), replace_norms(resnet, "batch statistics"):
+        changed = IntermediateLayerGetter(other, {"layer4": "3"})(x)["3"]
+        assert not torch.allclose(changed, layer4, rtol=1e-3)
+
+
+def test_map_sizes_are_those_of_torchvision():
+    transform = GeneralizedRCNNTransform(800, 1333, [0.0] * 3, [1.0] * 3)
+    for rows, columns in IMAGES:
+        images, _ = transform([torch.zeros(3, rows, columns)])
+        right = map_sizes(rows, columns)
+        assert right["resized"] == images.image_sizes[0]
+        assert right["padded"] == tuple(images.tensors.shape[-2:])
+        p5 = torch.zeros(1, 1, *(side // 32 for side in right["padded"]))
+        assert right["P5"] == tuple(p5.shape[-2:])
+        assert right["P6"] == tuple(nn.functional.max_pool2d(p5, 1, 2).shape[-2:])
+    as_lists = lambda *image: {k: list(size) for k, size in map_sizes(*image).items()}  # noqa: E731
+    assert check("09-sizes", as_lists).ok
 
 
 def test_nms_of_the_rpn_is_per_level():
@@ -107,7 +151,7 @@ def test_default_anchors_propose_few_small_boxes():
     assert small["right"] > 0.5 and small["default"] < 0.1
 
 
-def test_what_notebook_06_says_to_raise_an_error_does():
+def test_what_raises_an_error_in_a_swap():
     """The channels of another stage, and anchor sizes for four levels of five."""
     body = load_detector().backbone.body
     layers = {f"layer{k}": str(k - 1) for k in (1, 2, 3, 4)}
