@@ -86,13 +86,10 @@ class Statistics:
 
     def most_between(self) -> int:
         """Find the channel of largest between-image share. ValueError if all are constant."""
-        varying = self._varying()
+        varying = (self.within + self.between).nonzero()[0]
+        if not len(varying):
+            raise ValueError(f"Every channel of {self.layer} has one value in all of the images.")
         return int(varying[self.between_share[varying].argmax()])
-
-    def least_between(self) -> int:
-        """Find the channel of smallest between-image share among those that are not constant."""
-        varying = self._varying()
-        return int(varying[self.between_share[varying].argmin()])
 
     def of_batch(self, images: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Compute the mean and biased variance by which train mode normalizes a batch.
@@ -119,13 +116,6 @@ class Statistics:
         """Compute n/(n−1) for n = B·pixels, which makes the biased variance of a batch unbiased."""
         n = self._size(size) * self.pixels
         return n / (n - 1)
-
-    def spread_of_means(self, size: int) -> np.ndarray:
-        """Compute the standard deviation of the batch mean over all batches of B images, (C,).
-
-        It is exactly sqrt(between · (1/B − 1/N)); at B = N there is one batch only, and it is 0.
-        """
-        return np.sqrt(self.between * (1 / self._size(size) - 1 / len(self)))
 
     def batches(self, size: int, seed: int = 0) -> np.ndarray:
         """Draw N batches of B different images: indices (N,B), or (1,N) if B is N.
@@ -161,12 +151,6 @@ class Statistics:
         running = np.sqrt(self.running_var + self.eps)
         scales = 1 / np.sqrt(variance + self.eps) - 1 / running
         return np.sqrt(variance * scales**2 + ((mean - self.running_mean) / running) ** 2)
-
-    def _varying(self) -> np.ndarray:
-        varying = (self.within + self.between).nonzero()[0]
-        if not len(varying):
-            raise ValueError(f"Every channel of {self.layer} has one value in all of the images.")
-        return varying
 
     def _indices(self, images: ArrayLike) -> np.ndarray:
         images = np.asarray(images)

@@ -50,10 +50,10 @@ def test_the_sentence_is_the_law_of_total_variance(explorer, model, images):
         state = explorer.state | {"size": size, "stage": "stem", "channel": channel}
         frame = explorer.draw(state)
         said = [int(number) for number in re.findall(r"(\d+)(?= %| of \d+ %)", frame["sentence"])]
-        wanted = [100 * part / x.var().item() for part in (*parts, between * 63 / 64)]
+        wanted = [100 * part / (within + between) for part in (*parts, between)]
         assert said == pytest.approx(wanted, abs=0.51)
         headline = int(re.search(r"\d+", frame["headline"])[0])
-        assert headline == pytest.approx(100 * sum(parts) / x.var().item(), abs=0.51)
+        assert headline == pytest.approx(100 * sum(parts) / (within + between), abs=0.51)
 
 
 def test_it_ships_the_channels_and_images_that_the_page_computes_with(explorer, images):
@@ -61,7 +61,7 @@ def test_it_ships_the_channels_and_images_that_the_page_computes_with(explorer, 
     for stage, one in stages.items():
         numbers = [channel["channel"] for channel in shipped[stage]]
         assert len(numbers) == 8 and numbers[0] == one.most_between()
-        assert numbers[-1] == one.least_between()
+        assert numbers[-1] == one.between_share.argmin()
         channel = shipped[stage][0]
         assert channel["means"] == pytest.approx(one.means[:, numbers[0]], rel=5e-4)  # four digits
         bins = np.frombuffer(base64.b64decode(channel["histograms"]), np.uint8)

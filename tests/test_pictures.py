@@ -103,9 +103,9 @@ def test_batch_picture_says_what_the_statistics_say():
     images = torch.stack([x for x, _ in scenes(4, 4)])
     channel = collect(load_body(), images)["stem"].channel(3)
     _, words = pictures.batch_picture(channel, (1, 2))
-    one, two, pool = (channel.expected_variance(size).item() for size in (1, 2, 4))
-    shares = 100 * one / pool, 100 * two / pool
-    assert f"all 4 images: {shares[0]:.0f} % at B = 1, {shares[1]:.0f} % at B = 2." in words
+    pool = channel.within + channel.between
+    one, two = (100 * (channel.expected_variance(size) / pool).item() for size in (1, 2))
+    assert f"within + between: {one:.0f} % at B = 1, {two:.0f} % at B = 2." in words
 
 
 def test_block_picture_places_every_channel_and_counts_the_small_ones_by_block():

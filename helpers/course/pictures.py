@@ -155,11 +155,11 @@ def batch_picture(channel: Statistics, sizes: Sequence[int]):
 
     `channel`: Statistics of one channel. Left are the histogram of the batch, those of its images
     (below 10 images), and the images' means. Right is the mean of a batch's variance over all
-    batches of that size from the pool.
+    batches of that size from the pool, in percent of within + between.
     """
     fig, axes = figure(len(sizes), 2, height=1.25 * len(sizes) + 0.6, sharex="col", squeeze=False)
-    pool = channel.expected_variance(len(channel)).item()
-    within, between = 100 * channel.within.item() / pool, 100 * channel.between.item() / pool
+    between = 100 * channel.between_share.item()
+    within = 100 - between
     edges, words = channel.edges[0], []
     for (left, right), size in zip(axes, sizes, strict=True):
         batches = channel.batches(size)
@@ -181,13 +181,12 @@ def batch_picture(channel: Statistics, sizes: Sequence[int]):
         right.set(yticks=[], ylim=(-0.5, 0.5), xlim=(0, 122), xticks=range(0, 101, 20))
         words.append(f"{share} at B = {size}")
     axes[-1, 0].set_xlabel("value before the layer")
-    axes[-1, 1].set_xlabel("variance of a batch, on average (% of all images')")
+    axes[-1, 1].set_xlabel("variance of a batch, on average (% of within + between)")
     axes[0, 0].set_title("one batch (gray), its images (lines), their means (▲)", fontsize=10)
     axes[0, 1].set_title("within images (plain), between them (striped)", fontsize=10)
-    axes[0, 1].text(99, 0.33, f"all {len(channel)} ", ha="right", va="center", fontsize=9)
     return fig, (
-        f"Variance of a batch, on average, as a share of that of all {len(channel)} images: "
-        f"{', '.join(words)}. In each, {within:.0f} points are within images."
+        f"Variance of a batch, on average, as a share of within + between: {', '.join(words)}. "
+        f"In each, {within:.0f} points are within images."
     )
 
 

@@ -141,11 +141,11 @@ EXPLORERS = [
         "BatchExplorer",
         "batch",
         [
-            Change("+ add one image", "", "running_var → 74 %"),
-            Change("images per batch", "End", "running_var → 100 %"),
-            Change("stage", "layer3", "of the variance of all 64 images"),
+            Change("+ add one image", "", "running_var → 73 %"),
+            Change("images per batch", "End", "running_var → 99 %"),
+            Change("stage", "layer3", "of within + between"),
         ],
-        [Change("any channel", "7", "of the variance of all 64 images")],
+        [Change("any channel", "7", "of within + between")],
         Change("any channel", "999", "channel"),
     ),
     Explorer(

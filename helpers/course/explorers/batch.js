@@ -3,7 +3,7 @@
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 const short = (number) => String(+number.toPrecision(2)).replace("-", "−");
 const percent = (number) => number.toFixed(0);
-const REACH = 125; // % of the variance of all images at the end of a bar
+const REACH = 125; // % of within + between at the end of a bar
 const key = (kind, text) => ({ kind, text });
 const line = (kind, x, y, link) => ({ kind, x, y, link });
 const axis = (label, low, high, hidden) => ({ label, low, high, hidden });
@@ -21,13 +21,12 @@ export const relevant = (state, { count }) => ({ ...state, batch: state.size ===
 export const has = (state, data) =>
   !!find(state, data) && state.size >= 1 && state.size <= data.count && !!data.orders[state.batch];
 
-// In percent of the variance of all images; n / (n − 1), for running_var takes the unbiased variance of n values.
-function entering(one, count, size, parts) {
-  const unbiased = (images) => 1 + 1 / (images * one.pixels - 1);
-  const all = unbiased(count) * (one.within + (1 - 1 / count) * one.between);
-  return parts.map((part) => (100 * unbiased(size) * part) / all);
+// In percent of within + between; n / (n − 1), for running_var takes the unbiased variance of n values.
+function entering(one, size, parts) {
+  const unbiased = 1 + 1 / (size * one.pixels - 1);
+  return parts.map((part) => (100 * unbiased * part) / (one.within + one.between));
 }
-const average = (one, count, size) => entering(one, count, size, [one.within, (1 - 1 / size) * one.between]);
+const average = (one, size) => entering(one, size, [one.within, (1 - 1 / size) * one.between]);
 function moments(one, images) {
   const means = images.map((i) => one.means[i]);
   const center = mean(means);
@@ -37,9 +36,10 @@ function moments(one, images) {
 export function frame(state, data) {
   if (!has(state, data)) return null;
   const one = find(state, data);
-  const [within, between] = average(one, data.count, state.size);
-  const parts = `${percent(within)} % within, ${percent(between)} of ${percent(average(one, data.count, data.count)[1])} %`;
-  const sentence = `of the variance of all ${data.count} images: ${parts} between.`;
+  const [within, between] = average(one, state.size);
+  const all = (100 * one.between) / (one.within + one.between);
+  const parts = `${percent(within)} % within the images, ${percent(between)} of ${percent(all)} % between them`;
+  const sentence = `of within + between: ${parts}.`;
   return { one, headline: `running_var → ${percent(within + between)} %`, sentence };
 }
 
@@ -56,20 +56,20 @@ export function panels({ one }, state, data) {
 }
 
 function law(one, images, { count }) {
-  const of = (some) => entering(one, count, some.length, moments(one, some).slice(1));
+  const of = (some) => entering(one, some.length, moments(one, some).slice(1));
   const row = (label, [within, between]) => {
     const text = `${percent(within + between)} % = ${percent(within)} within + ${percent(between)} between`;
     return { label, first: within / REACH, share: (within + between) / REACH, text };
   };
-  const [stored] = entering(one, count, Infinity, [one.running_var]);
+  const [stored] = entering(one, Infinity, [one.running_var]);
   const rows = [
     row("this batch", of(images)),
-    row(`average batch of ${images.length}`, average(one, count, images.length)),
-    row(`all ${count} images`, average(one, count, count)),
+    row(`average batch of ${images.length}`, average(one, images.length)),
+    row(`all ${count} images`, average(one, count)),
     { label: "stored", share: 0, floor: stored / REACH, text: `${percent(stored)} %` },
   ];
   const last = images.length > 1 ? `One image before: ${of(images.slice(0, -1)).map(percent).join(" + ")} %. ` : "";
-  const note = `${last}Stored: the network's running_var; at 100 % its images varied as these do.`;
+  const note = `${last}Stored: the network's running_var, from the images that it was trained on.`;
   const keys = [key("cool", "within the images"), key("warm", "between them")];
   return { kind: "bars", wide: true, title: "What enters running_var", keys, rows, note };
 }

@@ -94,11 +94,11 @@ class BatchExplorer(Explorer):
                 "images: choose another."
             )
         within, between, _ = parts(one, size)
-        all_of_it = parts(one, len(one))[1]
+        all_of_it = 100 * one.between_share.item()
         return {
             "headline": f"running_var → {within + between:.0f} %",
-            "sentence": f"of the variance of all {len(one)} images: {within:.0f} % within, "
-            f"{between:.0f} of {all_of_it:.0f} % between.",
+            "sentence": f"of within + between: {within:.0f} % within the images, "
+            f"{between:.0f} of {all_of_it:.0f} % between them.",
             "one": self._packed(stage, state["channel"]),
         }
 
@@ -178,8 +178,8 @@ def most_and_least(statistics: Statistics) -> list[int]:
 
 
 def parts(one: Statistics, size: int) -> tuple[float, float, float]:
-    """Within, (1 − 1/B)·between, and running_var as stored, in percent of the pool's variance."""
-    pool = one.expected_running_var(len(one))
+    """Within, (1 − 1/B)·between, and running_var as stored, in percent of within + between."""
+    pool = one.within + one.between
     within = one.unbiased(size) * one.within
     values = within, one.expected_running_var(size) - within, one.running_var
     return tuple(100 * (value / pool).item() for value in values)
