@@ -1,7 +1,6 @@
 """Exercises: the notebook's solution passes, plausible mistakes are named, and nothing raises."""
 
 import ast
-import copy
 import re
 
 import numpy as np
@@ -11,9 +10,8 @@ from notebook_rules import ROOT, exercise_sections, make
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from helpers.course.checkers import FILES, frozen_batchnorm, load_all
+from helpers.course.checkers import FILES, load_all
 from helpers.course.checkers.checker import Verdict
-from helpers.course.checkers.frozen_batchnorm import EPS_TRAINED, layers_to_mend, preparing
 from helpers.course.exercises import check
 from helpers.norms import freeze
 
@@ -104,58 +102,3 @@ def test_right_answers_in_another_form_pass():
     for kind in bool, torch.tensor, np.bool_:
         assert check("01-tolerance", lambda a, b, kind=kind: kind(right(a, b))).ok
     assert check("01-converter", lambda bn: freeze(bn)).ok
-    assert check("05-movers", lambda *given: set(SOLUTIONS["05-movers"](*given))).ok
-
-
-def test_other_right_ways_to_prepare_pass():
-    def load_last(network, state):
-        network, optimizer = preparing(load=False)(network, state)
-        network.load_state_dict(state)  # the frozen layers drop num_batches_tracked
-        return network, optimizer
-
-    def by_hand(network, state):
-        network.load_state_dict(state)
-        for part in network.stem, network.layer1:
-            frozen = FrozenBatchNorm2d(2, eps=part[1].eps)
-            frozen.load_state_dict(part[1].state_dict())
-            part[1] = frozen
-        network.stem.requires_grad_(False)
-        return network, torch.optim.AdamW(p for p in network.parameters() if p.requires_grad)
-
-    assert check("05-order", load_last).ok and check("05-order", by_hand).ok
-
-
-def test_mended_network_computes_what_was_trained():
-    network = frozen_batchnorm.network_to_mend()
-    trained = copy.deepcopy(network)
-    for layer in layers_to_mend(trained).values():
-        layer.eps = EPS_TRAINED
-    x = torch.rand(1, 2, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert not torch.allclose(network(x), trained(x), rtol=1e-9, atol=0)
-    network.load_state_dict(SOLUTIONS["05-mend"](trained.state_dict(), network, EPS_TRAINED))
-    torch.testing.assert_close(network(x), trained(x), rtol=1e-12, atol=1e-12)
-
-
-def moved(network, step):
-    """The names of the parameters and buffers that `step` changes."""
-    before = copy.deepcopy(network.state_dict())
-    step()
-    return [name for name, tensor in network.state_dict().items() if not tensor.equal(before[name])]
-
-
-def test_the_step_moves_what_is_named():
-    network, optimizer = frozen_batchnorm.network_in_training()
-    named = SOLUTIONS["05-movers"](network, optimizer)
-    assert moved(network, optimizer.step) == named == ["stem.weight", "neck.weight"]
-
-
-def test_what_is_prepared_trains_and_nothing_else():
-    network = frozen_batchnorm.network_to_prepare()
-    network, optimizer = SOLUTIONS["05-order"](network, network.state_dict())
-    x = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-
-    def step():
-        network.train()(x).square().sum().backward()
-        optimizer.step()
-
-    assert moved(network, step) == ["layer1.0.weight", "head.weight", "head.bias"]

@@ -108,23 +108,6 @@ def test_batch_picture_says_what_the_statistics_say():
     assert f"within + between: {one:.0f} % at B = 1, {two:.0f} % at B = 2." in words
 
 
-def test_block_picture_places_every_channel_and_counts_the_small_ones_by_block():
-    blocks = {
-        "stem": [(torch.tensor([0.0, 1e-4, 2.0]), False)],
-        "layer1": [(torch.tensor([1e-3, 5.0]), True), (torch.tensor([3.0]), False)],
-    }
-    fig, words = pictures.block_picture(blocks, limit=1e-3)
-    assert words == "Running variance of 6 channels in 3 layers. Below 1e-3, by block: stem 1."
-    *layers, _ = fig.axes[0].lines
-    assert [line.get_marker() for line in layers] == ["o", "^", "o"]
-    for number, (line, values) in enumerate(zip(layers, ([1e-4, 2], [1e-3, 5], [3]), strict=True)):
-        assert list(line.get_ydata()) == pytest.approx(values)
-        assert number < min(line.get_xdata()) <= max(line.get_xdata()) < number + 1
-    assert {text.get_text() for text in fig.axes[0].texts} == {"1", "channels below 1e-3:"}
-    none = pictures.block_picture({"stem": [(torch.ones(2), False)]}, 1e-3)[1]
-    assert none.endswith("in 1 layers. Below 1e-3, by block: none.")
-
-
 def test_power_picture_draws_its_points_on_axes_alike():
     panels = {
         "one": {"a": [(1, 2.0), (10, 3.0)], "limit": [(1, 0.5), (10, 5)]},

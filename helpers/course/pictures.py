@@ -190,40 +190,6 @@ def batch_picture(channel: Statistics, sizes: Sequence[int]):
     )
 
 
-def block_picture(blocks: Mapping[str, Sequence[tuple[Tensor, bool]]], limit: float):
-    """Draw every channel at its running variance, and count per block those below `limit`.
-
-    `blocks`: block → its layers in order, each as running variances (C,) and whether to mark them
-    as orange triangles. Channels of variance 0 have no place on the axis, and are not counted.
-    """
-    fig, axes = figure(height=4.4)
-    values = [v.detach().double() for layers in blocks.values() for v, _ in layers]
-    lowest = min(v[v > 0].min().item() for v in values if (v > 0).any())
-    row, layer, ticks, words = min(lowest, limit) / 4, 0, [], []
-    for shaded, (block, layers) in enumerate(blocks.items()):
-        first, below = layer, 0
-        for v, marked in layers:
-            v = v.detach().double()
-            v = v[v > 0]
-            color, mark = (ORANGE, "^") if marked else (BLUE, "o")
-            axes.plot(layer + np.linspace(0.15, 0.85, len(v)), v, mark, color=color, ms=2.5)
-            below, layer = below + int((v < limit).sum()), layer + 1
-        if shaded % 2:
-            axes.axvspan(first, layer, color="#ececec", lw=0, zorder=0)
-        ticks.append((first + layer) / 2)
-        if below:
-            axes.text(ticks[-1], row, f"{below}", ha="center", va="center", fontsize=10)
-            words.append(f"{block} {below}")
-    axes.axhline(limit, color=BLACK, ls="--", lw=1.5)
-    axes.text(0.2, row, f"channels below {short(limit)}:", va="center", fontsize=10)
-    axes.set(yscale="log", xlim=(0, layer), ylim=(row / 2, None), ylabel="running variance")
-    axes.set_xticks(ticks, list(blocks), rotation=90, fontsize=9)
-    axes.tick_params(axis="x", length=0)
-    which = f"{sum(map(len, values)):,} channels in {layer} layers"
-    small = f"Below {short(limit)}, by block: {', '.join(words) or 'none'}."
-    return fig, f"Running variance of {which}. {small}"
-
-
 def power_picture(
     panels: Mapping[str, Mapping[str, Points]], over: str, quantity: str, line: str | None = None
 ):
