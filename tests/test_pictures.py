@@ -58,6 +58,8 @@ def test_format_picture_shares_a_panel_between_formats_that_store_the_same():
     titles = [" ".join(axes.get_title().split()) for axes in fig.axes]
     assert titles == ["photo", "plain: 0 %", "levels, other levels: 99 %"]
     assert words == "A photo in 3 formats, outside of 0–1: plain 0 %; levels, other levels 99 %."
+    fig, _ = pictures.format_picture(photo, {str(n): n * photo for n in range(1, 9)})
+    assert fig.axes[0].get_gridspec().nrows == 2
 
 
 def test_score_picture_sorts_by_recall_and_says_every_number():
@@ -66,7 +68,7 @@ def test_score_picture_sorts_by_recall_and_says_every_number():
         "good": {"recall": "0.900", "false_positives": "0.250"},
     }
     fig, words = pictures.score_picture(rows)
-    assert words == "Recall, and wrong boxes per image: good 0.90 and 0.25; bad 0.10 and 2.50."
+    assert words == "Recall, and false positives per image: good 0.90 and 0.25; bad 0.10 and 2.50."
     assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["good", "bad"]
 
 

@@ -63,13 +63,14 @@ def format_picture(photo: Tensor, stored: Mapping[str, Tensor]):
         outside = 100 * ((x < 0) | (x > 1)).float().mean().item()
         titles.append(fill(f"{names}: {outside:.0f}\u00a0%", 24))
         words.append(f"{names} {outside:.0f} %")
-    fig, axes = figure(1, len(titles), height=3.2, squeeze=False)
-    for panel, title, x in zip(axes.flat, titles, [photo, *alike.values()], strict=True):
+    rows = 1 + (len(titles) > 6)
+    fig, axes = figure(rows, -(-len(titles) // rows), height=2 + 1.2 * rows, squeeze=False)
+    for panel in axes.flat:
+        panel.set_axis_off()
+    for panel, title, x in zip(axes.flat, titles, [photo, *alike.values()], strict=False):
         half = x[0, :, ::2, ::2].permute(1, 2, 0).clamp(0, 1).numpy()  # four times fewer bytes
         panel.imshow(half, interpolation="nearest")
         panel.set_title(title, fontsize=10)
-        panel.set(xticks=[], yticks=[])
-        panel.spines[:].set_visible(False)
     return fig, f"A photo in {len(stored)} formats, outside of 0–1: {'; '.join(words)}."
 
 
@@ -83,7 +84,7 @@ def score_picture(rows: Mapping[str, Mapping[str, str]]):
     written: list[list[str]] = []
     for axis, column, color, label in (
         (axes[0], "recall", BLUE, "recall at IoU 0.5"),
-        (axes[1], "false_positives", ORANGE, "wrong boxes per image"),
+        (axes[1], "false_positives", ORANGE, "false positives per image"),
     ):
         values = [float(rows[name][column]) for name in order]
         written.append([f"{value:.2f}" for value in values])
@@ -92,7 +93,7 @@ def score_picture(rows: Mapping[str, Mapping[str, str]]):
         axis.set(xlim=(0, 1.18 * max(values)), xlabel=label)
     axes[0].invert_yaxis()
     words = (f"{name} {a} and {b}" for name, a, b in zip(order, *written, strict=True))
-    return fig, f"Recall, and wrong boxes per image: {'; '.join(words)}."
+    return fig, f"Recall, and false positives per image: {'; '.join(words)}."
 
 
 def curve_picture(panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]], over: str):
