@@ -182,7 +182,7 @@ def batch_picture(channel: Statistics, sizes: Sequence[int]):
         right.set(yticks=[], ylim=(-0.5, 0.5), xlim=(0, 122), xticks=range(0, 101, 20))
         words.append(f"{share} at B = {size}")
     axes[-1, 0].set_xlabel("value before the layer")
-    axes[-1, 1].set_xlabel("variance of a batch, on average (% of within + between)")
+    axes[-1, 1].set_xlabel("average variance (% of within + between)")
     axes[0, 0].set_title("one batch (gray), its images (lines), their means (▲)", fontsize=10)
     axes[0, 1].set_title("within images (plain), between them (striped)", fontsize=10)
     return fig, (
