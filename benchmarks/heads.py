@@ -16,12 +16,13 @@ from torch import nn
 from tqdm import tqdm
 
 from benchmarks.speed import Store, arguments, rounded
-from helpers.course.stored.costs import C4, FPN, STAGE_4, TWO_LINEAR
 from helpers.measure import interleaved
 from helpers.networks.backbones import resnet50_detector
 from helpers.stages import stages
 
 PROPOSALS = (100, 300)
+STAGE_4, TWO_LINEAR = "stage 4 on every proposal", "two linear layers on every proposal"
+C4, FPN = "body to C4", "body and FPN"
 
 
 def parts(proposals: int, image: tuple[int, int], device: str) -> dict[str, Callable]:

@@ -17,31 +17,25 @@ from nbval.plugin import comment_markers, metadata_tags
 
 ROOT = Path(__file__).resolve().parent.parent
 
-LARGEST_FILE = 620_000
-MOST_CELLS = 42
-LONGEST_CELL = 25
-LONGEST_MEDIAN = 8
-MOST_PRINTED_LINES = 20
+LARGEST_FILE = 600_000
+MOST_WORDS, MOST_LINES, MOST_CELLS, MOST_EXERCISES = 1000, 100, 28, 2
+LONGEST_MEDIAN, DEEPER_MEDIAN = 6, 8
+LONGEST_CELL, CONCEPT_CELL = 14, 20  # one cell may write out the concept
+MOST_PRINTED_LINES = 12
 LONGEST_COURSE = 35  # as readers take it; 25 is the aim
 SHORTEST_DESCRIPTION = 40
 
 PROMISE = "CPU only. Deterministic. No download."
-OPENING = {"What you will learn", "What you need", "Time"}
-SECTIONS = OPENING | {"What this does not show", PROMISE}
-# A lesson (design.md) has these instead, and keeps its own budgets.
-LESSON = "In one sentence"
-LESSON_OPENING = {LESSON, "You will be able to", "You need", "Time"}
+OPENING = {"In one sentence", "You will be able to", "You need", "Time"}
 CLOSING = {"On Monday", "Background and sources", "What this does not show"}
-# Lessons, and the deeper notebooks, which are optional and name the lesson that they belong to.
+# Lessons; the start page; the deeper notebooks, optional, which name the lesson they belong to.
 EXPECTED = {
-    "start": LESSON_OPENING,
-    "lesson": LESSON_OPENING | CLOSING,
-    "deeper": {LESSON, "You come from", "Time"} | CLOSING - {"On Monday"},
+    "start": OPENING,
+    "lesson": OPENING | CLOSING,
+    "deeper": {"In one sentence", "You come from", "Time"} | CLOSING - {"On Monday"},
 }
 LABEL = re.compile(r'^<a id="([^"]*)"></a>$')  # above each heading: links point at it for good
 SLUG = re.compile(r"[a-z]\w*(-\w+)*")
-MOST_WORDS, MOST_LINES, MOST_LESSON_CELLS, LESSON_MEDIAN, MOST_EXERCISES = 1000, 100, 28, 6, 2
-LONG_CELL, CONCEPT_CELL, LESSON_PRINTS = 14, 20, 12  # one cell may write out the concept
 MINUTES = re.compile(r"\b(\d+) min(?:utes?)?\b")
 REPR = re.compile(r"^<(?:Figure|PIL|IPython|matplotlib)|^\w+\(|\\x[0-9a-f]{2}|\b[0-9a-f]{32}\b")
 MACHINE_PATH = re.compile(
@@ -139,9 +133,11 @@ def checks_in(cells):
     return sum(isinstance(call.func, ast.Name) and call.func.id == "check" for call in calls)
 
 
-def is_lesson(nb):
-    """Whether the notebook has the short form; the others await it."""
-    return LESSON in nb.cells[0].source if nb.cells else False
+def kind_of(path):
+    """What the notebook is: a key of EXPECTED."""
+    if path.parent.name == "deeper":
+        return "deeper"
+    return "start" if path.stem == "00_start_here" else "lesson"
 
 
 def words(nb):
@@ -193,34 +189,24 @@ def machine_free(nb, path):
 def budgets(nb, path):
     if (size := len(make.dumps(nb).encode())) > LARGEST_FILE:
         yield f"{size} bytes; at most {LARGEST_FILE}."
-    if len(nb.cells) > MOST_CELLS:
-        yield f"{len(nb.cells)} cells; at most {MOST_CELLS}."
-    lengths = [len(lines_beyond_imports(cell)) for cell in code(nb)]
-    if lengths and statistics.median(lengths) > LONGEST_MEDIAN:
-        yield f"Median code cell of {statistics.median(lengths)} lines; at most {LONGEST_MEDIAN}."
-    for cell, length in zip(code(nb), lengths, strict=True):
-        if length > LONGEST_CELL:
-            yield f"{make.title(cell)} has {length} lines; at most {LONGEST_CELL}."
-
-
-@rule
-def lesson(nb, path):
-    """What a lesson promises: short, and no output before the prediction of it."""
-    if not is_lesson(nb):
-        return
-    lengths = [len(lines_beyond_imports(cell)) for cell in code(nb)]
-    median = LONGEST_MEDIAN if path.parent.name == "deeper" else LESSON_MEDIAN
+    lengths = [len(lines_beyond_imports(cell)) for cell in code(nb)] or [0]
+    median = DEEPER_MEDIAN if kind_of(path) == "deeper" else LONGEST_MEDIAN
     for count, most, what in (
         (words(nb), MOST_WORDS, "words of prose"),
         (sum(lengths), MOST_LINES, "lines of code"),
-        (len(nb.cells), MOST_LESSON_CELLS, "cells"),
+        (len(nb.cells), MOST_CELLS, "cells"),
         (statistics.median(lengths), median, "lines in the median cell"),
-        (len(exercise_sections(nb)), MOST_EXERCISES, "exercises"),
         (max(lengths), CONCEPT_CELL, "lines in the longest cell"),
-        (sum(length > LONG_CELL for length in lengths), 1, f"cells above {LONG_CELL} lines"),
+        (sum(length > LONGEST_CELL for length in lengths), 1, f"cells above {LONGEST_CELL} lines"),
+        (len(exercise_sections(nb)), MOST_EXERCISES, "exercises"),
     ):
         if count > most:
             yield f"{count} {what}; at most {most}."
+
+
+@rule
+def collapsed(nb, path):
+    """No output stands open below the prediction of it."""
     for cell, after in itertools.pairwise(code(nb)):
         shown = make.COLLAPSED not in after.metadata.get("tags", [])
         if "predict" in names(cell) and after.outputs and shown:
@@ -230,8 +216,6 @@ def lesson(nb, path):
 @rule
 def labelled(nb, path):
     """Every section has a label and every cell an id, in words that stay."""
-    if not is_lesson(nb):
-        return
     labels = []
     for cell in prose(nb):
         lines = ["", *without_blocks(cell.source).splitlines()]
@@ -250,13 +234,12 @@ def labelled(nb, path):
 
 @rule
 def printed(nb, path):
-    most = LESSON_PRINTS if is_lesson(nb) else MOST_PRINTED_LINES
     for cell in code(nb):
         text = "".join(out.text for out in cell.outputs if "text" in out)
         bare = [out.data for out in cell.outputs if set(out.get("data", [])) == {"text/plain"}]
         text += "\n".join(data["text/plain"] for data in bare)
-        if (lines := len(text.splitlines())) > most:
-            yield f"{make.title(cell)} prints {lines} lines; at most {most}."
+        if (lines := len(text.splitlines())) > MOST_PRINTED_LINES:
+            yield f"{make.title(cell)} prints {lines} lines; at most {MOST_PRINTED_LINES}."
         if match := re.search(r"\b(?:tensor|array|Parameter)\(\[", text):
             yield f"{make.title(cell)} prints a raw {match[0][:-2]}."
 
@@ -285,10 +268,7 @@ def headed(nb, path):
 @rule
 def sections(nb, path):
     text = "\n".join(cell.source for cell in prose(nb))
-    kind = "start" if path.stem == "00_start_here" else "lesson"
-    kind = "deeper" if path.parent.name == "deeper" else kind
-    expected = EXPECTED[kind] | {PROMISE} if is_lesson(nb) else SECTIONS
-    for section in sorted(expected):
+    for section in sorted(EXPECTED[kind_of(path)] | {PROMISE}):
         if section not in text:
             yield f"{section!r} is missing."
 
@@ -298,7 +278,7 @@ def timed(nb, path):
     """Minutes under every section heading, as many in all as the opening says."""
     total = 0
     for level, name, body in headings(nb):
-        if level == 2 and name not in OPENING | LESSON_OPENING:
+        if level == 2 and name not in OPENING:
             first = body.strip().split("\n")[0]
             if match := MINUTES.search(first):
                 total += int(match[1])

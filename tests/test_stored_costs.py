@@ -7,8 +7,7 @@ import nbformat
 import pytest
 
 from helpers.course.stored import costs as stored
-from helpers.course.stored.costs import BASE, BOTH, COPYING, FORWARD, STAGE_4, TWO_LINEAR
-from helpers.implementations import bytes_moved
+from helpers.course.stored.costs import BASE, BOTH, FORWARD
 
 ROOT = stored.FOLDER.parents[2]
 DEVICES = list(stored.devices())
@@ -50,34 +49,8 @@ def test_costs_are_the_rows_of_the_file():
                 assert stored.cost(device, subject, 1, "float32", step, one.way) == one
 
 
-def test_a_layers_times_are_those_of_the_file():
+def test_parts_and_nms_are_those_of_the_file():
     for device in DEVICES:
-        times = stored.layer_times(device, [BASE, "FrozenBN", "folded"])
-        stem = {"shape": [64, 112, 112], "batch": 8, "dtype": "float32", "pass": FORWARD}
-        stem["cudnn"] = True if device in stored.gpus() else None
-        [row] = rows(device, "norms", level="layer", way="FrozenBN", **stem)
-        moved = bytes_moved("FrozenBN", 8 * 64 * 112 * 112, 4, backward=False)
-        assert (moved / 2**20, row["ms"]) in times["FrozenBN"] and times["folded"] == []
-        assert len(times[BASE]) == len(times["FrozenBN"]) == 5 * 3  # stages, batches
-        assert [x for x, _ in times[COPYING]] == sorted({x for x, _ in times[BASE]})
-
-
-def test_images_fit_where_they_were_measured():
-    for device in stored.gpus():
-        for batch in (2, 8):
-            wanted = {"level": "body", "dtype": "float16", "way": "FrozenBN", "pass": BOTH}
-            [row] = rows(device, "norms", batch=batch, cudnn=True, **wanted)
-            gigabytes = row["peak"] / 1e9 + 1e-6
-            assert stored.images_that_fit(device, "FrozenBN", "float16", gigabytes) == batch
-    with pytest.raises(ValueError, match="no peak of memory was measured on"):
-        stored.images_that_fit(DEVICES[-1], BASE, "float32", 24)
-
-
-def test_heads_parts_and_nms_are_those_of_the_file():
-    for device in DEVICES:
-        ms = stored.head_ms(device, 300)
-        [row] = rows(device, "heads", what=STAGE_4, proposals=300)
-        assert ms[STAGE_4] == row["ms"] > ms[TWO_LINEAR]
         boxes = [sum(row["candidates"]) for row in stored.nms_shares(device)]
         assert len(boxes) >= 2 and boxes == sorted(boxes)
         [row] = rows(device, "nms", what="parts", part="rpn")
@@ -85,10 +58,6 @@ def test_heads_parts_and_nms_are_those_of_the_file():
         for way, points in stored.nms_times(300)[device].items():
             [row] = rows(device, "nms", what="classes", candidates=300, classes=20, way=way)
             assert (20, row["ms"]) in points and len(points) == 7
-    recorded = stored.mxnet_nms(300)
-    assert [*recorded] == ["one list", "per class"]
-    assert [classes for classes, _ in recorded["per class"]] == [1, 20, 80]
-    assert recorded["per class"][2][1] > 10 * recorded["one list"][2][1]
 
 
 def test_what_was_not_measured_is_one_sentence():
@@ -97,23 +66,21 @@ def test_what_was_not_measured_is_one_sentence():
         (lambda: stored.costs(DEVICES[0], "body", 3, "float32", FORWARD), "body, batch 3, float32"),
         (lambda: stored.cost(DEVICES[0], "body", 8, "float32", BOTH, "x"), "'x' was not measured"),
         (lambda: stored.nms_ms(DEVICES[0], 7, 2), "7 candidates of 2 classes were not measured"),
-        (lambda: stored.head_ms(DEVICES[0], 7), "7 proposals were not measured"),
     ):
         with pytest.raises(ValueError, match=words):
             call()
 
 
-def test_without_a_gpus_file_notebook_07_says_so_and_runs(elsewhere, monkeypatch, capsys):
+def test_without_a_gpus_file_notebook_11_says_so_and_runs(elsewhere, monkeypatch, capsys):
     with pytest.raises(FileNotFoundError, match="make speed"):
         stored.devices()
     for file in (ROOT / "data" / "results" / "speed").glob("*.json"):
         if json.loads(file.read_text())["about"]["kind"] == "cpu":
             shutil.copy(file, elsewhere)
-    monkeypatch.setattr("helpers.measure.kept_for_backward", lambda *_: (0, 2**20))  # slow
     namespace = {}
     for cell in nbformat.read(ROOT / "notebooks" / "11_where_the_time_goes.ipynb", 4).cells:
-        if cell.cell_type == "code" and "onnx" not in cell.source:  # slow, and reads no file
+        if cell.cell_type == "code":
             exec(cell.source, namespace)
     out = capsys.readouterr().out
     assert "No file of a GPU is here: what the text says of GPUs, no cell shows." in out
-    assert not [line for line in out.splitlines() if "NVIDIA" in line and "07-" not in line]
+    assert not [line for line in out.splitlines() if "NVIDIA" in line]

@@ -5,11 +5,10 @@ from textwrap import fill
 
 import numpy as np
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 from helpers.batch_statistics import Statistics
-from helpers.course.stored.costs import BASE, Cost, Points
+from helpers.course.stored.costs import Points
 from helpers.faster_rcnn import SURE, Walk
 from helpers.figures import BLACK, BLUE, DPI, ORANGE, PIXELS, SERIES, figure
 from helpers.text import short
@@ -96,61 +95,6 @@ def score_picture(rows: Mapping[str, Mapping[str, str]]):
     return fig, f"Recall, and false positives per image: {'; '.join(words)}."
 
 
-def curve_picture(panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]], over: str):
-    """Draw a panel for each quantity: every run a thin line, the means of each series a thick one.
-
-    `panels`: quantity → label → position → values of the runs there. The positions, which `over`
-    describes, are those of all series, and are drawn equally far apart.
-    """
-    fig, axes = figure(1, len(panels), height=4.2, squeeze=False)
-    words = []
-    for axis, (quantity, series) in zip(axes.flat, panels.items(), strict=True):
-        ends = []
-        for number, (label, curve) in enumerate(series.items()):
-            color, marker, line = SERIES[number]
-            (first, *_, last), at = curve, range(len(curve))
-            means = [sum(values) / len(values) for values in curve.values()]
-            # Of marks in one place the first lies on top and is the smallest, so that all are seen.
-            axis.plot(at, list(curve.values()), color=color, lw=0.5)
-            look = {"color": color, "ms": 5 + 1.5 * number, "zorder": 9 - number, "label": label}
-            axis.plot(at, means, ls=line, marker=marker, lw=2, **look)
-            ends.append(f"{label}: {short(means[0])} at {first}, {short(means[-1])} at {last}")
-        axis.set_xticks(at, list(curve))
-        axis.set(xlabel=over, ylim=(0, None))
-        axis.legend(title=quantity, alignment="left", frameon=False, **ABOVE)
-        words.append(f"{quantity[:1].upper()}{quantity[1:]} by {over}. {'; '.join(ends)}.")
-    return fig, " ".join(words)
-
-
-def cost_picture(measured: Mapping[str, Sequence[Cost]], device: str):
-    """Draw the time of every way to normalize over that of BN eval, with its spread.
-
-    `measured`: subject → its costs. A mark is hollow where the two are not told apart.
-    """
-    ways = list(dict.fromkeys(c.way for each in measured.values() for c in each if c.way != BASE))
-    fig, axes = figure(height=0.42 * len(ways) + 2)
-    words = []
-    for number, (subject, each) in enumerate(measured.items()):
-        color, marker, _ = SERIES[number]
-        others = [cost for cost in each if cost.way != BASE]
-        for cost in others:
-            at = ways.index(cost.way) + 0.2 * (number - (len(measured) - 1) / 2)
-            look = {"marker": marker, "ms": 7, "mfc": color if cost.is_resolved else "white"}
-            axes.errorbar(cost.ratio, at, xerr=cost.spread, color=color, **look)
-        axes.plot([], [], ls="", color=color, marker=marker, ms=7, label=subject)
-        words.append(f"{subject}: {'; '.join(f'{cost.way} {cost.words}' for cost in others)}.")
-    for row in range(0, len(ways), 2):
-        axes.axhspan(row - 0.5, row + 0.5, color="#f0f0f0", lw=0, zorder=0)
-    axes.axvline(1, color=BLACK, lw=1.5, zorder=1)
-    axes.set(xscale="log", xlabel=f"← faster     time over {BASE}     slower →")
-    axes.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")
-    axes.xaxis.set_minor_formatter("")
-    axes.set_yticks(range(len(ways)), ways)
-    axes.set_ylim(len(ways) - 0.5, -0.5)
-    axes.legend(ncols=2, frameon=False, **ABOVE)
-    return fig, f"Time over {BASE} on {device}. {' '.join(words)}"
-
-
 def batch_picture(channel: Statistics, sizes: Sequence[int]):
     """Draw for each batch size a typical batch, and what a batch's variance is made of.
 
@@ -191,26 +135,17 @@ def batch_picture(channel: Statistics, sizes: Sequence[int]):
     )
 
 
-def power_picture(
-    panels: Mapping[str, Mapping[str, Points]], over: str, quantity: str, line: str | None = None
-):
+def power_picture(panels: Mapping[str, Mapping[str, Points]], over: str, quantity: str):
     """Draw a panel for each of `panels`: quantity by `over`, on the same logarithmic axes.
 
-    `panels`: title → label → (x, y) points, the smallest x first. The series labelled `line` is
-    drawn without marks, one that has an x twice without a line.
+    `panels`: title → label → (x, y) points, the smallest x first.
     """
     fig, axes = figure(1, len(panels), height=3.9, sharex=True, sharey=True, squeeze=False)
     words = []
     for axis, (title, series) in zip(axes[0], panels.items(), strict=True):
-        styles = iter(SERIES)
-        for label, points in series.items():
+        for (label, points), (color, marker, dashes) in zip(series.items(), SERIES, strict=False):
             x, y = zip(*points, strict=True)
-            if label == line:
-                axis.plot(x, y, color=BLACK, lw=1.5, label=label)
-            else:
-                color, marker, dashes = next(styles)
-                dashes = dashes if len(set(x)) == len(x) else ""
-                axis.plot(x, y, color=color, marker=marker, ms=5, lw=1, ls=dashes, label=label)
+            axis.plot(x, y, color=color, marker=marker, ms=5, lw=1, ls=dashes, label=label)
         axis.set(xscale="log", yscale="log", xlabel=over)
         axis.set_title(title, fontsize=11)
         each = "; ".join(f"{label} {_ends(points)}" for label, points in series.items())

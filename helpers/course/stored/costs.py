@@ -1,7 +1,7 @@
 """The stored times and memory of normalization and NMS, a file for each device."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -18,9 +18,6 @@ STAGES = {  # a normalization layer at the end of each of ResNet-50's stages at 
 }
 FORWARD, BOTH = "forward", "forward+backward"
 BASE = "BN eval"  # what ratios are over
-COPYING = "copying"
-STAGE_4, TWO_LINEAR = "stage 4 on every proposal", "two linear layers on every proposal"
-C4, FPN = "body to C4", "body and FPN"
 
 Points = list[tuple[float, float]]
 
@@ -97,60 +94,6 @@ def cost(device: str, subject: str, batch: int, dtype: str, step: str, way: str)
     return by_way[way]
 
 
-def layer_times(device: str, ways: Sequence[str]) -> dict[str, Points]:
-    """Return way → (MiB moved, ms) of each forward pass of a layer alone, in float32.
-
-    The points of a way go from the fewest bytes to the most; it has none if its bytes are not
-    counted. COPYING, added first, is the fastest copy that reads and writes as many bytes. Raises
-    ValueError for an unknown device.
-    """
-    times: dict[str, Points] = {way: [] for way in ways}
-    copying: dict[float, float] = {}
-    for row in _sections(device)["norms"]:
-        if "moved" not in row or row["cudnn"] is False:
-            continue
-        if (row["dtype"], row["pass"]) != ("float32", FORWARD):
-            continue
-        mebibytes = row["moved"] / 2**20
-        if row["way"] in ways:
-            times[row["way"]].append((mebibytes, row["ms"]))
-        if row["way"] == BASE:
-            ms = 1000 * row["moved"] / row["copy_bandwidth"]
-            copying[mebibytes] = min(ms, copying.get(mebibytes, ms))
-    times = {COPYING: list(copying.items())} | times
-    return {way: sorted(points) for way, points in times.items()}
-
-
-def images_that_fit(device: str, way: str, dtype: str, gigabytes: float) -> int:
-    """Estimate how many images go forward and backward through ResNet-50's body in this memory.
-
-    The images have 800 × 1088 px, and there is no optimizer. The estimate is a straight line
-    through the measured peaks of 2 and of 8 images. Raises ValueError for an unknown device, and
-    where no peak was measured.
-    """
-    wanted = {"level": "body", "dtype": dtype, "way": way, "pass": BOTH, "cudnn": True}
-    peaks = {
-        row["batch"]: row["peak"]
-        for row in _sections(device)["norms"]
-        if "peak" in row and wanted.items() <= row.items()
-    }
-    if not {2, 8} <= peaks.keys():
-        raise ValueError(f"{way}, {dtype}: no peak of memory was measured on {device}.")
-    per_image = (peaks[8] - peaks[2]) / 6
-    return 2 + int((1e9 * gigabytes - peaks[2]) // per_image)
-
-
-def head_ms(device: str, proposals: int) -> dict[str, float]:
-    """Return the ms of STAGE_4, TWO_LINEAR, C4 and FPN for so many proposals.
-
-    Raises ValueError for an unknown device, and for what was not measured.
-    """
-    rows = [row for row in _sections(device)["heads"] if row["proposals"] == proposals]
-    if not rows:
-        raise ValueError(f"{proposals} proposals were not measured on {device}.")
-    return {row["what"]: row["ms"] for row in rows}
-
-
 def nms_ms(device: str, candidates: int, classes: int) -> dict[str, float]:
     """Return the median ms of suppressing so many boxes: "agnostic", "trick" and "loop".
 
@@ -190,26 +133,6 @@ def part_shares(device: str) -> dict[str, tuple[float, float]]:
     """
     rows = [row for row in _sections(device)["nms"] if row["what"] == "parts"]
     return {row["part"]: (row["share"], row["unwaited"]) for row in rows}
-
-
-@cache
-def mxnet_times() -> Mapping[str, Any]:
-    """Read the times recorded from MXNet 1.9.1 on a CPU; data/golden/README.md describes them."""
-    return json.loads((DATA / "golden" / "mxnet_timing.json").read_text(encoding="utf-8"))
-
-
-def mxnet_nms(proposals: int) -> dict[str, Points]:
-    """Return the (classes, ms) of MXNet's `box_nms`, called as by GluonCV 0.2 and by 0.10.
-
-    Version 0.2 gave it "one list", 0.10 calls it "per class"; each proposal is a box of every
-    class. Raises KeyError for a number of proposals that was not recorded.
-    """
-    names = {"v0.2 flat (1,C*N,6)": "one list", "v0.10 batched (C,N,6)": "per class"}
-    rows = {names[r["style"]]: r for r in mxnet_times()["nms"]["rows"] if r["N"] == proposals}
-    return {
-        name: [(int(classes), ms) for classes, ms in rows[name]["median_ms"].items()]
-        for name in names.values()
-    }
 
 
 def _sections(device: str) -> Mapping[str, Any]:
