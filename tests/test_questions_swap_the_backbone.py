@@ -6,14 +6,14 @@ import torch
 from torch import nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import MultiScaleRoIAlign, box_iou
 
 from helpers.audit.census import build
 from helpers.course.diagrams.parts import parts_diagram, parts_of
 from helpers.faster_rcnn import walk
 from helpers.inputs.scenes import scenes
 from helpers.networks.detector import body, evaluate, load_detector
-from helpers.norms import freeze, norm_layers
+from helpers.norms import freeze, norm_layers, recalibrate
 
 
 def test_other_keys_leave_levels_out():
@@ -27,6 +27,23 @@ def test_other_keys_leave_levels_out():
         assert torch.equal(walked.result["boxes"], renamed([image])[0]["boxes"])
 
 
+def proposed(model):
+    """The share of objects that some proposal overlaps by half."""
+    pairs = [(walk(model, image).proposals, target["boxes"]) for image, target in scenes(40, 2018)]
+    best = torch.cat([box_iou(objects, proposals).amax(1) for proposals, objects in pairs])
+    return (best >= 0.5).double().mean()
+
+
+def test_raw_images_spoil_the_first_layers_statistics_only():
+    model, images = load_detector(), torch.stack([image for image, _ in scenes(64, 2019)])
+    raw = norm_layers(recalibrate(model.backbone.body, [images]))
+    ratios = [
+        layer.running_var.sum() / raw[name].running_var.sum()
+        for name, layer in norm_layers(model.backbone.body).items()
+    ]
+    assert ratios[0] > 15 and all(0.9 < ratio < 1.1 for ratio in ratios[1:])
+
+
 def test_default_anchors_cost_most():
     anchors, scale = load_detector(), load_detector()
     anchors.rpn.anchor_generator = AnchorGenerator(
@@ -38,6 +55,7 @@ def test_default_anchors_cost_most():
     recall = {name: evaluate(model, scenes(40, 2018)).recall for name, model in changed.items()}
     assert recall["eps"] == recall["right"] > recall["scale"] > recall["right"] - 0.05
     assert recall["anchors"] < recall["right"] - 0.5  # raw statistics: asserted in the notebook
+    assert proposed(changed["right"]) == 1 and proposed(anchors) < 0.3
     variances = [layer.running_var.min() for layer in norm_layers(changed["right"]).values()]
     assert min(variances) > 0.1
 
