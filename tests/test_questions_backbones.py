@@ -17,6 +17,7 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights, faster
 from torchvision.models.detection.backbone_utils import mobilenet_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
+from helpers.inputs import photos
 from helpers.networks.backbones import load
 from helpers.networks.lite0 import load_lite0
 from helpers.stages import stages
@@ -90,7 +91,7 @@ def test_channels_of_variance_0_do_not_matter_in_lite0():
     for layer in wrong.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.weight.data[layer.running_var == 0] *= 10  # sqrt(1e-3 / 1e-5)
-    x = model.normalize(image(224, torch.float64))
+    x = model.normalize(photos.load_all().double())
     assert relative(features(model, x)["layer4"], features(wrong, x)["layer4"]) < 1e-9
 
 

@@ -28,7 +28,7 @@ def variance_picture(variances: Mapping[str, Tensor], eps_trained: float, eps_la
     highest = max(v.max().item() for v in variances.values())
     v = np.geomspace(lowest / 2, highest * 2, 200)
     top.loglog(v, np.sqrt((v + eps_trained) / (v + eps_layer)) - 1, color=BLACK, lw=2)
-    top.set_ylabel("scale error − 1")
+    top.set_ylabel("scale factor − 1")
     words = []
     for row, ((group, v), (color, *_)) in enumerate(zip(variances.items(), SERIES, strict=False)):
         v = v.detach().double()

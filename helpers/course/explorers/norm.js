@@ -52,7 +52,9 @@ export function frame(state, data, { eightBit, short }) {
 }
 
 const times = (relative, rounding) =>
-  relative <= rounding ? "rounding" : `${(+(relative / rounding).toPrecision(2)).toLocaleString("en")} × rounding`;
+  relative <= rounding
+    ? "rounding"
+    : `${(+(relative / rounding).toPrecision(2)).toLocaleString("en")} × rounding's bound`;
 
 // A, and B = A − (A − B), on one scale.
 function both({ a, d }, eightBit) {

@@ -208,7 +208,7 @@ def times(relative: float) -> str:
     """A relative difference as a multiple of rounding, in words."""
     if relative <= ROUNDING:
         return "rounding"
-    return f"{float(f'{relative / ROUNDING:.2g}'):,.0f} × rounding"
+    return f"{float(f'{relative / ROUNDING:.2g}'):,.0f} × rounding's bound"
 
 
 def _check(state: Mapping[str, Any]) -> None:
