@@ -44,6 +44,12 @@ LOGS = (
         "a stored variance above within + between comes from other images, and you return {}: "
         "batches only make it too small.",
     ),
+    (
+        WHOLE + 0.5 * BETWEEN,
+        0,
+        "half of between is there too much in every channel, and you return {}: what is missing "
+        "must be a positive share.",
+    ),
 )
 
 
