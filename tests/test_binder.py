@@ -179,8 +179,8 @@ def git(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "notebooks").mkdir()
-    for name in ["01_first.ipynb", "02 größer.ipynb", "make.py"]:
+    (tmp_path / "notebooks" / "deeper").mkdir(parents=True)
+    for name in ["01_first.ipynb", "02 größer.ipynb", "deeper/more.ipynb", "make.py"]:
         (tmp_path / "notebooks" / name).write_text("")
 
     def git(*args):
@@ -206,6 +206,8 @@ def test_the_link(git):
     git("tag", "r/1+a")
     larger = "?urlpath=lab/tree/notebooks/02%20gr%C3%B6%C3%9Fer.ipynb"
     assert binder_link.link("02 größer", "r/1+a") == f"{mybinder}/gh/ada/c/r/1%2Ba{larger}"
+    deeper = "?urlpath=lab/tree/notebooks/deeper/more.ipynb"
+    assert binder_link.link("more", "v1") == f"{mybinder}/gh/ada/c/v1{deeper}"
 
 
 def test_what_is_missing_is_said_in_one_sentence(git, tmp_path):
@@ -221,9 +223,9 @@ def test_what_is_missing_is_said_in_one_sentence(git, tmp_path):
     answers("01_first", "", "REF is missing (`make binder-link NOTEBOOK=01_two")
     answers("01_first", "v2", "There is no tag v2 here: name one of v1.")
     answers("01_first", "develop", "There is no tag develop here: name one of v1.")
-    answers("", "v1", "NOTEBOOK is missing: name one of 01_first, 02 größer.")
-    answers("03_later", "v1", "v1 has no notebook 03_later: name one of 01_first, 02 größer.")
-    answers("make", "v1", "v1 has no notebook make: name one of 01_first, 02 größer.")
+    answers("", "v1", "NOTEBOOK is missing: name one of 01_first, 02 größer, more.")
+    answers("03_later", "v1", "v1 has no notebook 03_later: name one of 01_first, 02 größer, more.")
+    answers("make", "v1", "v1 has no notebook make: name one of 01_first, 02 größer, more.")
 
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / "tools").mkdir()

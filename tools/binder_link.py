@@ -55,14 +55,14 @@ def link(notebook, tag):
         known = f"name one of {', '.join(tags[:5])}" if tags else "`git tag v1.0.0` makes the first"
         raise ValueError(f"{wrong}: {known}.")
 
-    files = git("ls-tree", "-z", "--name-only", f"refs/tags/{tag}", "notebooks/").split("\0")
-    names = [Path(file).stem for file in files if file.endswith(".ipynb")]
+    files = git("ls-tree", "-r", "-z", "--name-only", f"refs/tags/{tag}", "notebooks/").split("\0")
+    names = {Path(file).stem: file for file in files if file.endswith(".ipynb")}
     if notebook not in names:
         wrong = f"{tag} has no notebook {notebook}" if notebook else "NOTEBOOK is missing"
         known = f"name one of {', '.join(names)}" if names else "it has none at all"
         raise ValueError(f"{wrong}: {known}.")
 
-    path = quote(f"lab/tree/notebooks/{notebook}.ipynb")
+    path = quote(f"lab/tree/{names[notebook]}")
     return f"https://mybinder.org/v2/{where}/{quote(tag)}?urlpath={path}"
 
 
