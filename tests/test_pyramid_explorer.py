@@ -36,13 +36,13 @@ def numbers(one):
     return one["low"] + (one["high"] - one["low"]) * eight / TOP
 
 
-def test_it_opens_with_a_difference_and_sentences_are_short(explorer):
-    assert (explorer.level, explorer.kind) == ("P3", BATCH) and not next(iter(PRESETS.values()))
+def test_it_opens_as_the_detector_is_and_sentences_are_short(explorer):
+    assert (explorer.level, explorer.kind) == ("P2", BATCHNORM) and not PRESETS["P2"]
     for changes in PRESETS.values():
         one = frame(explorer, **changes)
-        assert len(one["sentence"].split()) <= 20
-    assert frame(explorer)["headline"] == "P3 is off by 0.4."
-    assert frame(explorer, kind=FROZEN)["headline"] == "P3 is off by ≤ 1e-5."
+        assert len(one["sentence"].split()) <= 24
+    assert frame(explorer, level="P3", kind=BATCH)["headline"] == "P3 is off by 0.4."
+    assert frame(explorer, level="P3", kind=FROZEN)["headline"] == "P3 is off by ≤ 1e-5."
 
 
 def test_the_maps_are_the_levels_and_rounding_is_blank(explorer):
@@ -64,7 +64,7 @@ def test_the_maps_are_the_levels_and_rounding_is_blank(explorer):
 
 def test_the_diagram_chooses_the_level_and_says_how_far_each_is_off(explorer):
     view = explorer._levels.view(pictures()["scene 1"][0], BATCH)
-    diagram = frame(explorer, level="C4")["panels"][0]
+    diagram = frame(explorer, level="C4", kind=BATCH)["panels"][0]
     cards = {card["title"]: card for row in diagram["rows"] for card in row if "pick" in card}
     assert tuple(cards) == LEVELS
     assert [title for title, card in cards.items() if card["pressed"]] == ["C4"]
@@ -76,7 +76,7 @@ def test_the_diagram_chooses_the_level_and_says_how_far_each_is_off(explorer):
 
 def test_a_box_is_traced_back_to_its_proposal_and_level(explorer):
     view = explorer._levels.view(pictures()["scene 1"][0], BATCH)
-    _, _, image = frame(explorer)["panels"]
+    _, _, image = frame(explorer, level="P3", kind=BATCH)["panels"]
     pooled = view.now.proposals[view.now.pooled_from == 3]
     thin = [one["box"] for one in image["boxes"] if one["kind"] == "own thin"]
     assert np.allclose(thin, pooled[: len(thin)].numpy(), atol=0.06) and thin
@@ -86,7 +86,7 @@ def test_a_box_is_traced_back_to_its_proposal_and_level(explorer):
     for box, one in zip(view.boxes, picks, strict=True):
         assert (one["badge"], one["color"]) == (box.pooled_from, COLORS[box.pooled_from])
         assert one["text"] == box.name and not one["pressed"]
-        traced = frame(explorer, **one["pick"])
+        traced = frame(explorer, **one["pick"], kind=BATCH)
         *_, chosen = traced["panels"]
         assert box.name in traced["headline"]
         [proposal] = [each for each in chosen["boxes"] if each["kind"] == "own dashed"]
@@ -96,6 +96,8 @@ def test_a_box_is_traced_back_to_its_proposal_and_level(explorer):
         assert again == one["pick"] | {"box": -1}  # a second click leaves it
         text = " ".join(card.get("text", "") for row in traced["panels"][0]["rows"] for card in row)
         assert ", pools it" in text and ", proposes it" in text
+    unchanged = explorer._levels.view(pictures()["scene 1"][0], BATCHNORM).boxes
+    assert [box.proposed_by for box in unchanged if box.pooled_from == 2] == [3, 3]  # lesson 09
     none = frame(explorer, box=99)  # of another picture
     assert none == frame(explorer)
 

@@ -9,11 +9,8 @@ from torch import nn
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
-from helpers.course.checkers.faster_rcnn_backbone import IMAGES, map_sizes
-from helpers.course.exercises import check
 from helpers.faster_rcnn import level_of, walk
 from helpers.inputs.scenes import scenes
 from helpers.networks.backbones import load
@@ -110,20 +107,6 @@ def test_normalization_changes_c5_and_the_cut_does_not():
     for other in freeze(resnet, eps=0.1), replace_norms(resnet, "batch statistics"):
         changed = IntermediateLayerGetter(other, {"layer4": "3"})(x)["3"]
         assert not torch.allclose(changed, layer4, rtol=1e-3)
-
-
-def test_map_sizes_are_those_of_torchvision():
-    transform = GeneralizedRCNNTransform(800, 1333, [0.0] * 3, [1.0] * 3)
-    for rows, columns in IMAGES:
-        images, _ = transform([torch.zeros(3, rows, columns)])
-        right = map_sizes(rows, columns)
-        assert right["resized"] == images.image_sizes[0]
-        assert right["padded"] == tuple(images.tensors.shape[-2:])
-        p5 = torch.zeros(1, 1, *(side // 32 for side in right["padded"]))
-        assert right["P5"] == tuple(p5.shape[-2:])
-        assert right["P6"] == tuple(nn.functional.max_pool2d(p5, 1, 2).shape[-2:])
-    as_lists = lambda *image: {k: list(size) for k, size in map_sizes(*image).items()}  # noqa: E731
-    assert check("09-sizes", as_lists).ok
 
 
 def test_nms_of_the_rpn_is_per_level():

@@ -162,12 +162,12 @@ EXPLORERS = [
         "PyramidExplorer",
         "pyramid",
         [
-            Change("C4", "", "C4 is off by"),
+            Change("C4", "", "C4: 128 maps"),
             Change("the body normalizes by", "FrozenBatchNorm, eps 0", "C4 is off by"),
             Change("P3", "", "P3 is off by"),
             Change("disc 100 %, P3", "", "disc"),
         ],
-        [Change("channel", "3", "P3"), Change("picture", "scene 4", "P3")],
+        [Change("channel", "3", "P2"), Change("picture", "scene 4", "P2")],
     ),
 ]
 NORM = EXPLORERS[0]

@@ -1,76 +1,96 @@
 """The exercise on Faster R-CNN's backbone."""
 
+import copy
 from collections.abc import Callable
-from functools import partial
-from math import ceil
+from functools import cache
 
-from helpers.course.checkers.checker import same_values
+import torch
+from torch import Tensor
+from torchvision.models.detection import FasterRCNN
 
-IMAGES = [(800, 600), (600, 1200), (400, 500)]  # the second is bounded by max_size, 1333
+from helpers.course.checkers.checker import RETURNS_NOTHING, Checker, is_empty
+from helpers.faster_rcnn import walk
+from helpers.inputs.scenes import scenes
+from helpers.networks.detector import ANCHORS, load_detector
 
-
-def pad_up(side: int) -> int:
-    return side + -side % 32
-
-
-def map_sizes(
-    rows: int,
-    columns: int,
-    most: float = 1333,
-    whole: Callable = int,
-    pad: Callable = pad_up,
-    halved: Callable = ceil,
-) -> dict[str, tuple[int, int]]:
-    """The right attempt, but for what is given."""
-    scale = min(800 / min(rows, columns), most / max(rows, columns))
-    resized = whole(rows * scale), whole(columns * scale)
-    padded = tuple(map(pad, resized))
-    levels = {f"P{n}": tuple(halved(side / 2**n) for side in padded) for n in (2, 3, 4, 5, 6)}
-    return {"resized": resized, "padded": padded} | levels
+ORDER = "transform C2 C3 C4 C5 P5 P6 P4 P3 P2 anchors scores proposals".split()
+TOP_DOWN = ": the FPN starts at C5, and makes P2 last"
 
 
-def with_keys(**others) -> Callable:
-    """An attempt that is right but for some parts."""
-    return lambda rows, columns: map_sizes(rows, columns) | others
+def change(model: FasterRCNN, step: str) -> None:
+    """Change the one thing that makes a detector depart at `step`."""
+    fpn = model.backbone.fpn
+    match step:
+        case "transform":
+            model.transform.image_mean = [0.5] * 3
+        case "C4":
+            model.backbone.body["layer3"][0].bn1.eps = 0.1
+        case "P5" | "P4":
+            fpn.inner_blocks[int(step[1]) - 2][0].weight.data.mul_(2)
+        case "anchors":
+            sizes = tuple((2 * side,) for side in ANCHORS)
+            ratios = model.rpn.anchor_generator.aspect_ratios
+            model.rpn.anchor_generator = type(model.rpn.anchor_generator)(sizes, ratios)
+        case "scores":
+            model.rpn.head.cls_logits.weight.data.mul_(2)
+        case "proposals":
+            model.rpn.nms_thresh = 0.5
 
 
-MISTAKES = {
-    "resized exceeds max_size: at 600×1200 the long side would be 1600, and 1333 is the most.": (
-        partial(map_sizes, most=float("inf"))
-    ),
-    "resized is neither bounded by 1333 nor rounded down.": partial(
-        map_sizes, most=float("inf"), whole=round
-    ),
-    "resized is rounded to the nearest: torchvision rounds down.": partial(map_sizes, whole=round),
-    "resized is turned round: rows come first.": lambda rows, columns: {
-        name: size[::-1] for name, size in map_sizes(rows, columns).items()
-    },
-    "padded adds 32 to a side that is a multiple already: `-side % 32` adds nothing there.": (
-        partial(map_sizes, pad=lambda side: side + 32 - side % 32)
-    ),
-    "padded is not padded: both sides must be multiples of 32.": partial(map_sizes, pad=int),
-    "padded is cut: the next multiple of 32 is above, not below.": partial(
-        map_sizes, pad=lambda side: side // 32 * 32
-    ),
-    "P6 is rounded down: every second of 25 columns, from the first on, are 13.": partial(
-        map_sizes, halved=int
-    ),
-}
+def steps(changed: str) -> dict[str, Tensor]:
+    """What each step gives for one image; the levels stand by number, as in the lesson."""
+    model, image = load_detector(), scenes(1, seed=2018)[0][0]
+    change(model, changed)
+    walked = walk(model, image)
+    boxes, scores = (torch.cat([*part.values()]) for part in (walked.anchors, walked.objectness))
+    maps = {"transform": walked.image, **walked.body, **walked.pyramid}
+    return maps | {"anchors": boxes, "scores": scores, "proposals": walked.proposals}
+
+
+@cache
+def cases() -> dict[str, tuple]:
+    """The step that departs first → what is given."""
+    one = steps("none")
+    return {
+        step: (one, steps(step))
+        for step in ("transform", "C4", "P4", "P5", "anchors", "scores", "proposals", "none")
+    }
+
+
+def find_mistake(attempt: Callable) -> str | None:
+    answers = {step: attempt(*copy.deepcopy(given)) for step, given in cases().items()}
+    if all(map(is_empty, answers.values())):
+        return RETURNS_NOTHING
+    for step, answer in answers.items():
+        if answer not in (*ORDER, "none"):
+            return 'return the name of a step, or "none".'
+        if answer != step:
+            why = TOP_DOWN if step[0] == "P" else ""
+            return f"where {step} departs first, you return {answer}{why}."
+    return None
+
+
+def last(one, other):
+    return next((s for s in reversed(ORDER) if not torch.equal(one[s], other[s])), "none")
+
+
+def by_name(one, other):
+    return next((s for s in one if not torch.equal(one[s], other[s])), "none")
+
+
+def by_shape(one, other):
+    return next((s for s in ORDER if one[s].shape != other[s].shape), "none")
+
 
 CHECKERS = {
-    "09-sizes": same_values(
-        IMAGES,
-        map_sizes,
-        praise="every size is right, for an image that max_size bounds, too.",
-        mistakes=MISTAKES,
+    "09-departs": Checker(
+        find_mistake,
+        praise="of all that differ, you name the step that is computed first.",
         wrong={
-            "P3 is something else": with_keys(P3=(1, 1)),
-            "P2 is still missing": with_keys(P2=...),
-            "return a dict with the keys P2, P3": lambda rows, columns: {"P2": (272, 200)},
-        },
-        parts={
-            name: f"{name} is something else: print it beside the part before it."
-            for name in map_sizes(*IMAGES[0])
+            f"where P4 departs first, you return P2{TOP_DOWN}.": by_name,
+            "where transform departs first, you return proposals": last,
+            "you return none": by_shape,
+            "return the name of a step": lambda one, other: "layer4",
         },
     ),
 }

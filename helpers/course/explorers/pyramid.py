@@ -11,10 +11,8 @@ from helpers.compare import ROUNDING
 from helpers.course.explorers.explorer import YOURS, Control, Explorer, levels, png
 from helpers.course.explorers.feeding import bound, check, pictures, rounded, share
 from helpers.course.explorers.levels import (
-    BATCH,
     BATCHNORM,
     BODY_KINDS,
-    EPS_0,
     LEVELS,
     Levels,
     SureBox,
@@ -29,14 +27,7 @@ MEAN, NONE = -1, -1  # as a channel: the mean of all; as a box
 CHANNELS = (MEAN, *range(16))
 MOST_PROPOSALS = 5
 COLORS = {2: "#B34700", 3: "#0060A0", 4: "#00704F", 5: "#A03070", 6: "#505050"}  # under white words
-PRESETS = {
-    "P3, batch statistics": {},
-    "P3, eps 0": {"kind": EPS_0},
-    "C2": {"level": "C2", "kind": BATCHNORM},
-    "C5": {"level": "C5", "kind": BATCHNORM},
-    "P2": {"level": "P2", "kind": BATCHNORM},
-    "P6": {"level": "P6", "kind": BATCHNORM},
-}
+PRESETS = {"P2": {}, "P6": {"level": "P6"}, "C2": {"level": "C2"}, "C5": {"level": "C5"}}
 
 
 class PyramidExplorer(Explorer):
@@ -49,7 +40,7 @@ class PyramidExplorer(Explorer):
     scene detector in eval mode, and for what is no image; RuntimeError if the weights are missing.
     """
 
-    level, kind, picture = Unicode("P3"), Unicode(BATCH), Unicode("scene 1")
+    level, kind, picture = Unicode("P2"), Unicode(BATCHNORM), Unicode("scene 1")
     channel, box = Int(MEAN), Int(NONE)
     for trait in (level, kind, picture, channel, box):
         trait.tag(sync=True)
@@ -137,7 +128,7 @@ def _diagram(view: View, state: dict[str, Any], box: SureBox | None) -> dict[str
         "floor": share(ROUNDING),
         "rows": [
             [{"title": "image", "text": state["picture"]}, *body, {"title": ""}],
-            [{"title": "heads", "text": f"boxes: {len(view.boxes)}", "arrow": "←"}, *pyramid],
+            [{"title": "RoI heads", "text": f"boxes: {len(view.boxes)}", "arrow": "←"}, *pyramid],
         ],
     }
 
@@ -183,7 +174,7 @@ def _image(view: View, state: dict[str, Any], box: SureBox | None) -> dict[str, 
     names = ", ".join(one.name for one in view.boxes) or "none"
     return {
         "kind": "image",
-        "title": "A box, its proposal" if box else f"{what} (thin), and the boxes",
+        "title": "A box, its proposal." if box else f"{what} (thin), and the boxes.",
         "note": "Numbers and colors: the level. Choose a box to trace it back.",
         "alt": f"{state['picture']}, boxes: {names}",
         "png": png(view.image, 64),
