@@ -235,7 +235,7 @@ def test_an_eps_inside_forward_is_compared_with_the_recipe():
     for recipe in (None, timm.create_model("tf_efficientnet_lite0")):
         finding = the("eps-differs", audit(model, recipe))
         assert len(finding.layers) == 49 and "They have eps 1e-5; the weights" in finding.meaning
-        assert "×1.41 at their smallest v, 1e-3" in finding.meaning
+        assert "×1.41 at v = 1e-3 (their smallest)" in finding.meaning
         assert "in the code of HiddenEps: change it there, or replace" in finding.advice
     assert "eps-differs" not in codes(audit(freeze(model, eps=1e-3)))
 
@@ -267,19 +267,19 @@ def test_the_scale_error_is_what_the_layer_does():
     x = rand(1, 3, 2, 2, low=0.5).double()
     ratio = (frozen(x) / trained(x))[0, :, 0, 0]
     meaning = the("eps-differs", audit(frozen, trained)).meaning
-    assert f"×{ratio[0]:.3g} at their smallest v, 2e-4" in meaning
-    assert f"×{ratio[1]:.3g} at their median v, 3e-3" in meaning
+    assert f"×{ratio[0]:.3g} at v = 2e-4 (their smallest)" in meaning
+    assert f"×{ratio[1]:.3g} at v = 3e-3 (their median)" in meaning
     assert "sqrt((v + 1e-3) / (v + 1e-5))" in meaning
 
 
 def test_the_scale_error_in_words():
     for variance, trained, own, words in (
-        (1e-3, 1e-3, 1e-5, "×1.41 at their smallest v"),
-        (0.1, 1e-3, 1e-5, "+0.49 % at their smallest v"),
-        (0.1, 1e-5, 1e-3, "−0.49 % at their smallest v"),
-        (1.0, 1e-5, 2e-5, "less than 0.01 % at their smallest v"),
-        (0.0, 1e-5, 0.0, "×∞ at their smallest v, 0"),
-        (math.nan, 1e-5, 0.0, "×nan at their smallest v, nan"),
+        (1e-3, 1e-3, 1e-5, "×1.41 at v = 1e-3 (their smallest)"),
+        (0.1, 1e-3, 1e-5, "+0.49 % at v = 0.1 (their smallest)"),
+        (0.1, 1e-5, 1e-3, "−0.49 % at v = 0.1 (their smallest)"),
+        (1.0, 1e-5, 2e-5, "less than 0.01 % at v = 1 (their smallest)"),
+        (0.0, 1e-5, 0.0, "×∞ at v = 0 (their smallest)"),
+        (math.nan, 1e-5, 0.0, "×nan at v = nan (their smallest)"),
     ):
         frozen = FrozenBatchNorm2d(1, eps=own)
         frozen.running_var.fill_(variance)

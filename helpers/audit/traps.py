@@ -185,7 +185,7 @@ def _finding(key: str, told: list, names: list, norms: dict[str, Norm], recipe: 
     if key == "eps-differs":
         own, trained, _ = told
         known = {} if v is None else {"smallest": v.min().item(), "median": v.median().item()}
-        at = {f"at their {name} v, {short(v)}": v for name, v in known.items()}
+        at = {f"at v = {short(v)} (their {name})": v for name, v in known.items()}
         at = at or {f"at v = {short(v)}": v for v in EXAMPLES}
         errors = ", ".join(f"{_scale_error(v, trained, own)} {where}" for where, v in at.items())
         wanted, given = (f"(v + {short(eps)})" if eps else "v" for eps in (trained, own))
