@@ -1,28 +1,8 @@
-"""Exercises on what a share of the time can explain, and on what a timer shows."""
+"""The exercise on what a timer shows."""
 
 from collections.abc import Sequence
 
-from helpers.course.checkers.checker import same_choice, same_values
-
-
-def claims():
-    """Pairs: what to say to an attempt that is wrong there; share, factor and the verdict."""
-    return {
-        "a part of 0.3, left out altogether, makes a pass 1.43 times as fast. 1.4 is possible. Its "
-        "saving is compared with what is left, not with 1.": (0.3, 1.4, True),
-        "a part of 0.3 cannot make a pass 1.5 times as fast, as 0.7 of the time stays.": (
-            0.3,
-            1.5,
-            False,
-        ),
-        "half of the time saved is a factor of 2, not of 1.5: 1.9 is possible.": (0.5, 1.9, True),
-        "with a share of 0.5 a factor of 3 is impossible: half of the time stays.": (
-            0.5,
-            3.0,
-            False,
-        ),
-        "a factor of 3 needs two thirds of the time: 0.7 is enough.": (0.7, 3.0, True),
-    }.items()
+from helpers.course.checkers.checker import same_values
 
 
 def shown(parts: Sequence[tuple[float, float, bool]], gpu_idles: bool = True) -> list[float]:
@@ -40,17 +20,6 @@ def shown(parts: Sequence[tuple[float, float, bool]], gpu_idles: bool = True) ->
 
 
 CHECKERS = {
-    "11-claim": same_choice(
-        claims,
-        praise="a share bounds a gain by 1 / (1 − share), whatever is done to the part.",
-        wrong={
-            "compared with what is left": lambda share, factor: factor <= 1 + share,
-            "0.7 of the time stays": lambda share, factor: factor <= 1 + 2 * share,
-            "not of 1.5": lambda share, factor: factor <= 1 + 1.4 * share,
-            "half of the time stays": lambda share, factor: share >= 0.5 or factor < 1.43,
-            "0.7 is enough": lambda share, factor: factor <= 2 and factor <= 1 / (1 - share),
-        },
-    ),
     "11-profile": same_values(
         [
             ([(5.0, 28.0, False), (4.0, 12.0, True), (8.0, 20.0, True)],),
