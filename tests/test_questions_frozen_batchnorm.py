@@ -8,8 +8,6 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torchvision.models import resnet50
-from torchvision.models.detection import fasterrcnn_resnet50_fpn
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
 from helpers.audit.census import build
@@ -91,6 +89,23 @@ def test_a_stale_gradient_moves_a_weight_once():
         assert steps == pytest.approx(wanted)
 
 
+@pytest.mark.parametrize("name, moves", {"SGD": 0, "Adam": 0, "AdamW": 0, "LBFGS": 1}.items())
+def test_which_optimizers_pass_over_a_parameter_without_gradient(name, moves):
+    weights = [nn.Parameter(uniform(2, seed=seed)) for seed in (0, 1)]
+    optimizer = getattr(torch.optim, name)(weights, lr=0.1)
+
+    def loss():
+        optimizer.zero_grad()
+        value = (weights[0] ** 2).sum() * (1 + weights[1].square().sum())
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    before = weights[0].requires_grad_(False).clone()
+    optimizer.step(loss)
+    assert weights[0].grad is None and bool(before.not_equal(weights[0]).any()) == moves
+
+
 def test_a_checkpoint_does_not_tell_its_eps():
     one, other = (filled(FrozenBatchNorm2d(4, eps=eps)).state_dict() for eps in (0.0, 1e-3))
     assert one.keys() == other.keys() and all(t.equal(other[name]) for name, t in one.items())
@@ -154,17 +169,6 @@ def test_requires_grad_does_not_stop_the_statistics():
     network[1].requires_grad_(False)
     statistics = ["1.running_mean", "1.running_var", "1.num_batches_tracked"]
     assert moved(network) == ["0.weight", *statistics]
-
-
-def test_trainable_layers_are_ignored_without_weights():
-    with torch.device("meta"), pytest.warns(UserWarning, match="has no effect"):
-        detector = fasterrcnn_resnet50_fpn(
-            weights=None, weights_backbone=None, trainable_backbone_layers=0
-        )
-    assert all(p.requires_grad for p in detector.backbone.body.parameters())
-    with torch.device("meta"):
-        pretrained = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=0)
-    assert not any(p.requires_grad for p in pretrained.body.parameters())
 
 
 def test_what_is_kept_depends_on_the_formula():

@@ -16,11 +16,11 @@ from helpers.text import short
 
 DEFAULTS = {
     1e-5: "torchvision's frozen default",
-    0.0: "its default of 2020",
+    0.0: "its default before 0.9",
     1e-3: "Keras's default",
 }
 EPS = (0.0, *(float(f"{10 ** (power / 10):.2g}") for power in range(-80, -9)))
-LIMITS = {1: "1 %", 10: "10 %", 100 * (2**0.5 - 1): "41 %, a factor of √2"}
+LIMITS = {1: "1 %", 10: "10 %", 40: "40 %"}
 LAST = 2**16 - 1  # of a variance's 16-bit numbers, which are logarithmic; 0 is variance 0
 ALL = "all layers"
 
