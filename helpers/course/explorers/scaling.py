@@ -133,8 +133,7 @@ def _bars(view: View) -> dict[str, Any]:
     off = {stage: row.relative for stage, row in view.rows.items()}
     return {
         "kind": "bars",
-        "title": "How far each stage's maps are off: max|now − right| / max|right|",
-        "note": "Log scale; gray: rounding.",
+        "title": "max|now − right| / max|right| of each stage's maps; log scale, gray: rounding",
         "floor": share(ROUNDING),
         "rows": [{"label": s, "share": share(v), "text": bound(v)} for s, v in off.items()],
     }
