@@ -141,9 +141,10 @@ def kind_of(path):
 
 
 def words(nb):
-    """The number of words that a reader reads, solutions' code and marks apart."""
+    """The number of words of prose: solutions' code, marks and the minutes of sections apart."""
     text = without_blocks("\n\n".join(cell.source for cell in prose(nb)))
     text = re.sub(r"</?\w+[^>]*>", " ", LINK.sub(r"\2", text))
+    text = re.sub(rf"^\*{MINUTES.pattern}\*$", "", text, flags=re.MULTILINE)
     return len([word for word in text.split() if re.search(r"\w", word)])
 
 
