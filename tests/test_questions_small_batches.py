@@ -37,6 +37,28 @@ def test_other_statistics_bring_the_recall_back():
     assert mean["moving average, corrected"] > 0.9 * usual
     assert mean["recalibrated"] == pytest.approx(usual / 4, abs=0.01)
     assert -0.02 < mean["own, 1"] < 0
+    alone = {source: sum(recall[source][1].values()) / 6 for source in STATISTICS_SOURCES}
+    mended, lost_to_own = (alone[s] - alone["moving average"] for s in ("recalibrated", "own"))
+    assert 0.6 < mended / lost_to_own < 0.66
+
+
+def test_recalibrating_raises_false_positives_too():
+    def mean(column, size, source):
+        rows = by_seed(load_runs("runs"), column, kind="train", batch_size=size, statistics=source)
+        return round(sum(rows.values()) / 6, 2)
+
+    sources = (1, "moving average"), (1, "recalibrated"), (16, "recalibrated")
+    assert [mean("false_positives", *source) for source in sources] == [0.39, 0.70, 0.75]
+    assert [mean("ap", *source) for source in sources] == [0.35, 0.46, 0.51]
+
+
+def test_recalibrated_without_training_finds_most_in_new_light():
+    rows = load_runs("extra", shift="illumination", rate=0.01, batch_size=16)
+    untrained = load_runs("extra", shift="illumination", kind="untrained")
+    least = min(by_seed(untrained, statistics="recalibrated").values())
+    for kind, statistics in (("train", "moving average"), ("frozen", "stored")):
+        assert max(by_seed(rows, kind=kind, statistics=statistics).values()) < least
+    assert max(by_seed(untrained, statistics="moving average").values()) < least
 
 
 def test_a_plain_all_reduce_loses_the_inputs_gradient():
