@@ -88,9 +88,7 @@ def raw():
     printed = [new_output("stream", name="stdout", text=text) for text in ("not ", "yet\n")]
     cells = [
         new_markdown_cell(OPENING),
-        new_markdown_cell(
-            '<a id="see"></a>\n## See\n*2 minutes*\n\nSee [below](#What-this-does-not-show).'
-        ),
+        new_markdown_cell(SEE),
         new_code_cell("show(figure)  ", outputs=[result(image_png="AAAA", text_plain=DESCRIPTION)]),
         new_markdown_cell("It rises. [Source](https://pytorch.org/docs/)"),
         new_code_cell("box", outputs=[box]),

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from nbval.plugin import get_sanitize_patterns
-from notebook_rules import ROOT, RULES, code, lines_beyond_imports, make, words
+from notebook_rules import ROOT, RULES, code, kind_of, lines_beyond_imports, make, words
 
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
 
@@ -24,7 +24,7 @@ def test_course_map_lists_every_notebook_and_no_other():
 
 
 def test_the_course_is_short():
-    numbered = (path for path in NOTEBOOKS if path.parent.name != "deeper")
+    numbered = (path for path in NOTEBOOKS if kind_of(path) != "deeper")
     lessons = [make.loads(path.read_text("utf-8")) for path in numbered]
     cells = [cell for nb in lessons for cell in code(nb)]
     assert sum(words(nb) for nb in lessons) <= 10_000

@@ -67,10 +67,9 @@ def page(notebook: Path) -> str:
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        source, target = NOTEBOOKS / f"{name}.ipynb", ROOT / "build" / f"{name}.html"
-        if not source.is_file():
-            source = NOTEBOOKS / "deeper" / f"{name}.ipynb"
-        if not source.is_file():
+        source = next(NOTEBOOKS.rglob(f"{name}.ipynb"), None)
+        target = ROOT / "build" / f"{name}.html"
+        if source is None:
             raise SystemExit(f"There is no notebook {name!r} in {NOTEBOOKS.name}/.")
         target.parent.mkdir(exist_ok=True)
         target.write_text(page(source), encoding="utf-8")

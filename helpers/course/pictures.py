@@ -13,8 +13,6 @@ from helpers.faster_rcnn import SURE, Walk
 from helpers.figures import BLACK, BLUE, DPI, ORANGE, PIXELS, SERIES, figure
 from helpers.text import short
 
-ABOVE = {"loc": "lower left", "bbox_to_anchor": (0, 1)}  # the axes, where a legend hides nothing
-
 
 def variance_picture(variances: Mapping[str, Tensor], eps_trained: float, eps_layer: float):
     """Draw the scale error by running variance, and below it every channel at its variance.

@@ -86,6 +86,7 @@ CHECKERS = {
             "only make it too small": lambda within, between, stored: batch_size(
                 within, between, torch.minimum(stored, WHOLE - BETWEEN / 8)
             ),
+            "must be a positive share": batch_size,
             "one whole number": lambda within, between, stored: between / stored,
         },
     ),
