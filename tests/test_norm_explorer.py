@@ -105,7 +105,7 @@ def test_the_sentence_names_the_main_cause_and_the_first_stage_that_parts(explor
     rows = {stage: Row((1,), 3e-7, 1e-7, 3.21e-6, 1e-5) for stage in STAGES}
     words = "Rounding at most: no stage parts by more than 1e-5 of max|A|."
     assert sentence(rows, dict.fromkeys(STAGES, "eps"), False) == words
-    assert [norm.times(x) for x in (1e-5, 2.4e-3)] == ["rounding", "240 × rounding's bound"]
+    assert [norm.times(x) for x in (1e-5, 2.4e-3)] == ["rounding", "≥ 240 × rounding"]
     assert norm.share(1e-8) == 0 and norm.share(1e9) == 1
 
 

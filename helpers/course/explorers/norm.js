@@ -52,9 +52,7 @@ export function frame(state, data, { eightBit, short }) {
 }
 
 const times = (relative, rounding) =>
-  relative <= rounding
-    ? "rounding"
-    : `${(+(relative / rounding).toPrecision(2)).toLocaleString("en")} × rounding's bound`;
+  relative <= rounding ? "rounding" : `≥ ${(+(relative / rounding).toPrecision(2)).toLocaleString("en")} × rounding`;
 
 // A, and B = A − (A − B), on one scale.
 function both({ a, d }, eightBit) {

@@ -205,10 +205,10 @@ def causes(a: tuple[str, ...], b: tuple[str, ...], own: float, eps: float) -> di
 
 
 def times(relative: float) -> str:
-    """A relative difference as a multiple of rounding, in words."""
+    """A relative difference as a multiple of rounding, which is ROUNDING at most, in words."""
     if relative <= ROUNDING:
         return "rounding"
-    return f"{float(f'{relative / ROUNDING:.2g}'):,.0f} × rounding's bound"
+    return f"≥ {float(f'{relative / ROUNDING:.2g}'):,.0f} × rounding"
 
 
 def _check(state: Mapping[str, Any]) -> None:
