@@ -11,6 +11,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+ATTEMPTS = 2  # on a busy machine a connection between processes fails now and then
 SECONDS = 120  # to wait for the processes, which first import torch each
 
 SCRIPT = """\
@@ -27,9 +28,11 @@ from torch import nn
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
 result = {main}()
-if dist.get_rank() == 0:
-    Path({answer!r}).write_text(json.dumps(result))
 dist.barrier()
+if dist.get_rank() == 0:
+    part = Path({answer!r} + ".part")
+    part.write_text(json.dumps(result))
+    part.rename({answer!r})
 dist.destroy_process_group()
 """
 
@@ -62,20 +65,21 @@ def run_processes(*functions: Callable, processes: int = 4) -> Any:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc-per-node", str(processes), str(script)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_MODULE_LOADING": "LAZY"}
-        try:
-            ended = subprocess.run(
-                command, env=environment, capture_output=True, text=True, timeout=SECONDS
-            )
-        except OSError as error:
-            raise RuntimeError(f"No processes can be started here: {error}.") from None
-        except subprocess.TimeoutExpired:
-            raise RuntimeError(
-                f"The {processes} processes did not end within {SECONDS} seconds: a machine that "
-                "allows no connections between its own processes makes them wait for each other."
-            ) from None
-        if ended.returncode or not answer.exists():
-            raise RuntimeError(f"The {processes} processes failed: {_reason(ended.stderr)}")
-        return json.loads(answer.read_text())
+        for _ in range(ATTEMPTS):
+            try:
+                ended = subprocess.run(
+                    command, env=environment, capture_output=True, text=True, timeout=SECONDS
+                )
+            except OSError as error:
+                raise RuntimeError(f"No processes can be started here: {error}.") from None
+            except subprocess.TimeoutExpired:
+                raise RuntimeError(
+                    f"The {processes} processes did not end within {SECONDS} seconds: a machine "
+                    "that allows no connections between its own processes makes them wait."
+                ) from None
+            if answer.exists():  # all have finished; how they then part is of no matter
+                return json.loads(answer.read_text())
+        raise RuntimeError(f"The {processes} processes failed: {_reason(ended.stderr)}")
 
 
 def _reason(stderr: str) -> str:
