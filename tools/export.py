@@ -50,14 +50,20 @@ TEMPLATE = """
 """
 
 
-def page(notebook: Path) -> str:
-    """The notebook, outputs and explorers as they are stored, as one HTML page."""
-    nb = nbformat.read(notebook, 4)
+def explorers(nb) -> tuple[dict, dict]:
+    """What all explorers of a notebook share, their modules, and each one's stored state by id."""
     states = nb.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
     models = {key: dict(one["state"]) for key, one in states.items() if "_esm" in one["state"]}
     modules = {}
     for state in models.values():
         modules = {name: state.pop(trait) for name, trait in MODULES.items()}
+    return modules, models
+
+
+def page(notebook: Path) -> str:
+    """The notebook, outputs and explorers as they are stored, as one HTML page."""
+    nb = nbformat.read(notebook, 4)
+    modules, models = explorers(nb)
     data = json.dumps({"modules": modules, "models": models}).replace("</", "<\\/")
     shim = SHIM.read_text(encoding="utf-8")
     resources = {"metadata": {"name": notebook.stem}}

@@ -42,11 +42,11 @@ def headless():
 
 
 @contextmanager
-def clean_page(browser, address: str, **options):
+def clean_page(browser, address: str, own: str = "", **options):
     """A page that asks nobody but its own address, and whose console stays free of complaints."""
-    own = (address.partition("/lab/")[0], "data:", "blob:")
+    own = (own or address.partition("/lab/")[0], "data:", "blob:")
     complaints = []
-    context = browser.new_context(viewport={"width": 1200, "height": 1200}, **options)
+    context = browser.new_context(**{"viewport": {"width": 1200, "height": 1200}} | options)
     context.set_default_timeout(1000 * SECONDS)
     page = context.new_page()
     page.on("console", lambda m: m.type in ("error", "warning") and complaints.append(m.text))

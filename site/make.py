@@ -1,0 +1,94 @@
+"""Make the site from the committed notebooks: build/site/, which needs neither network nor kernel.
+
+    python site/make.py              build it
+    python site/make.py --anchors    and add its new addresses to site/anchors.txt
+
+Nothing is executed: outputs, figures and explorers are those that the notebooks hold. The folder
+can be opened from a disk, a USB stick or a server. SITE_REPOSITORY (https://github.com/OWNER/NAME)
+and SITE_REF (a tag) bring links to the repository, Binder and Colab.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path[:0] = [str(HERE), str(ROOT / "tools")]
+
+import pages  # noqa: E402
+
+import notebooks  # noqa: E402
+
+SOURCES = ROOT / "build" / "site-sources"
+SITE = ROOT / "build" / "site"
+ANCHORS = HERE / "anchors.txt"
+POSTER = "02-what-stops-what.svg", "what_stops_what.svg"
+MOST_BYTES = 25_000_000
+LASTING = re.compile(r'<(?:section|figure|div)[^>]* id="([^"]+)"')
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def write_sources():
+    shutil.rmtree(SOURCES, ignore_errors=True)
+    (SOURCES / "figures").mkdir(parents=True)
+    converter = notebooks.Converter(SOURCES / "figures")
+    for file in notebooks.all_notebooks():
+        text, held = converter.convert(file)
+        write(SOURCES / f"{notebooks.page(file)}.ipynb", json.dumps(text))
+        if held["models"]:
+            write(SOURCES / "explorers" / f"{notebooks.page(file)}.json", json.dumps(held))
+    for file in sorted((ROOT / "data").rglob("README.md")):
+        path = file.relative_to(ROOT).as_posix()
+        write(SOURCES / path, notebooks.relinked(file.read_text(encoding="utf-8"), path))
+    start = (SOURCES / "explorers" / "00_start_here.json").read_text(encoding="utf-8")
+    write(SOURCES / "explorers" / "index.json", start)
+    for name, text in pages.all_pages(toggle=next(iter(json.loads(start)["models"]))).items():
+        write(SOURCES / name, text)
+
+
+def build():
+    shutil.rmtree(SITE, ignore_errors=True)
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going"]
+    subprocess.run([*command, "-c", str(HERE), str(SOURCES), str(SITE)], check=True)
+    shutil.copytree(SOURCES / "figures", SITE / "figures")
+    shutil.copy(SITE / "figures" / POSTER[0], SITE / "figures" / POSTER[1])
+    for file in notebooks.all_notebooks():  # what the page's download button offers
+        write(SITE / "_sources" / f"{notebooks.page(file)}.ipynb", notebooks.without_outputs(file))
+    (SITE / ".nojekyll").touch()  # GitHub Pages would leave out what begins with an underscore
+
+
+def anchors():
+    """All addresses that others may link to: of sections, cells, figures, and their files."""
+    found = {f"figures/{file.name}" for file in (SITE / "figures").iterdir()}
+    for source in SOURCES.rglob("*"):
+        if source.suffix in (".md", ".ipynb"):
+            page = source.relative_to(SOURCES).with_suffix(".html")
+            html = (SITE / page).read_text(encoding="utf-8")
+            found |= {page.as_posix()} | {
+                f"{page.as_posix()}#{key}" for key in LASTING.findall(html)
+            }
+    return found
+
+
+def main(keep_anchors=False):
+    write_sources()
+    build()
+    if keep_anchors:
+        known = ANCHORS.read_text(encoding="utf-8").splitlines() if ANCHORS.exists() else []
+        write(ANCHORS, "\n".join([*known, *sorted(anchors() - {*known}), ""]))
+    size = sum(file.stat().st_size for file in SITE.rglob("*") if file.is_file())
+    print(f"wrote {SITE.relative_to(ROOT)}: {size / 1e6:.1f} MB")
+    if size > MOST_BYTES:
+        sys.exit(f"That is more than {MOST_BYTES / 1e6:.0f} MB.")
+
+
+if __name__ == "__main__":
+    main("--anchors" in sys.argv[1:])
