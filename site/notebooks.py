@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = os.environ.get("SITE_REPOSITORY", "")  # https://github.com/OWNER/NAME
 REF = os.environ.get("SITE_REF", "main")
 LINK = re.compile(r"\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+PAGES = {"README.md": "index.md", "symptoms.toml": "symptoms.md", "claims.toml": "claims.md"}
 WIDEST = 800
 
 
@@ -35,7 +36,7 @@ def place(file):
         return file.removeprefix("notebooks/")
     if re.fullmatch(r"data/(.+/)?README\.md", file):
         return file
-    return {"README.md": "index.md"}.get(file)
+    return PAGES.get(file)
 
 
 def in_repository(file, text):
