@@ -36,7 +36,7 @@ def test_what_a_claim_names_exists_and_proves():
         assert claim.sentence.endswith(".") and ". " not in claim.sentence, name
         lesson, label = claim.section.split("#")
         assert any(f'<a id="{label}"></a>' in c.source for c in notebook(lesson).cells), name
-        assert not unproved(re.sub("^(\\w+):", r"notebooks/\1.ipynb::", claim.proof)), name
+        assert not unproved(re.sub(r"^([\w/]+):", r"notebooks/\1.ipynb::", claim.proof)), name
         if claim.figure:
             lesson, cell_id = claim.figure.split(":")
             outputs = [cell.outputs for cell in code(notebook(lesson)) if cell.id == cell_id]
