@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tomllib
 import venv
 from importlib import metadata
 from pathlib import Path
@@ -20,8 +19,6 @@ import pytest
 from jsonschema import Draft7Validator
 from jupyterlab_server.settings_utils import get_settings
 from nbformat.sign import NotebookNotary
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 BINDER = ROOT / ".binder"
@@ -41,43 +38,16 @@ def test_start_becomes_the_server_with_its_arguments_and_one_thread():
     assert {name: env.get(name) for name in CAPS} == dict.fromkeys(CAPS, "1")
 
 
-# ---------------------------------------------------------------- the lock
-
-
-def test_the_lock_is_constraints_txt_for_binder():
-    constraints = (ROOT / "constraints.txt").read_text("utf-8")
-    assert (ROOT / binder_lock.LOCK).read_text("utf-8") == binder_lock.lock(constraints)
-    (python,) = re.findall(r"CPython (3\.\d+)", constraints)
-    assert (BINDER / "runtime.txt").read_text() == f"python-{python}\n"
-    assert {"torch==2.0+cpu", "tqdm==4.1"} == set(
-        binder_lock.pins("# a\n--b\ntorch==2.0\ntqdm==4.1\nruff==1")
-    )
-
-
-def test_the_lock_leaves_out_nothing_that_the_course_needs():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["course"]
-    needed = set()
-    for one in (wanted := [Requirement(line) for line in wanted]):  # grows in the loop
-        name = canonicalize_name(one.name)
-        if name not in needed and (one.marker is None or one.marker.evaluate({"extra": ""})):
-            needed.add(name)
-            wanted += [Requirement(line) for line in metadata.requires(name) or ()]
-    assert "jinja2" in needed
-    assert not needed & set(map(canonicalize_name, binder_lock.TESTS))
-
-
 def test_repo2docker_builds_from_the_folder(monkeypatch):
     """With .binder/ it reads nothing outside; binder/ beside it is an error (its base.py)."""
     assert not (ROOT / "binder").exists()
     files = {"requirements.txt", "runtime.txt", "postBuild", "start"}  # no other build pack's
     assert {file.name for file in BINDER.iterdir()} == files
     assert os.access(BINDER / "postBuild", os.X_OK) and os.access(BINDER / "start", os.X_OK)
-    app = pytest.importorskip("repo2docker.app", reason="the rest asks repo2docker itself")
+    app = pytest.importorskip("repo2docker.app", reason="the rest asks repo2docker").Repo2Docker()
     monkeypatch.chdir(ROOT)
-    first = next(
-        pack for pack in map(lambda one: one(), app.Repo2Docker().buildpacks) if pack.detect()
-    )
+    packs = (pack(base_image=app.base_image) for pack in app.buildpacks)
+    first = next(pack for pack in packs if pack.detect())
     assert type(first).__name__ == "PythonBuildPack" and first.binder_dir == ".binder"
 
 
@@ -114,14 +84,10 @@ def fresh(tmp_path):
 
 def settings(plugin, app_settings, user_settings):
     """The schema of `plugin` as this JupyterLab serves it."""
-    share = Path(sys.prefix) / "share" / "jupyter"
-    answer, _ = get_settings(
-        str(app_settings),
-        str(share / "lab" / "schemas"),
-        str(user_settings),
-        schema_name=plugin,
-        labextensions_path=[str(share / "labextensions")],
-    )
+    share = Path(sys.prefix, "share", "jupyter")
+    schemas, extensions = str(share / "lab" / "schemas"), [str(share / "labextensions")]
+    where = {"schema_name": plugin, "labextensions_path": extensions}
+    answer, _ = get_settings(str(app_settings), schemas, str(user_settings), **where)
     return answer["schema"]
 
 
@@ -204,11 +170,9 @@ def test_the_place_of_a_remote():
 def test_a_remote_that_binder_cannot_reach():
     for url, host in {
         "https://ada:secret@codeberg.org/ada/course.git": "codeberg.org",
-        "git@git.example.org:ada/course.git": "git.example.org",
-        "https://github.com.example.org/ada/course": "github.com.example.org",
+        "git@github.com.example.org:ada/course.git": "github.com.example.org",
         "https://github.com/ada": "github.com",
         "https://gitlab.com/course": "gitlab.com",
-        "file:///srv/git/course.git": "this computer",
         "../course": "this computer",
     }.items():
         with pytest.raises(ValueError, match=rf"^[^\n]*\(on {re.escape(host)}\)[^\n]*$") as error:
@@ -278,6 +242,13 @@ def test_what_is_missing_is_said_in_one_sentence(git, tmp_path):
     answers("03_later", "v1", "v1 has no notebook 03_later: name one of 01_first, 02 größer, more.")
     answers("make", "v1", "v1 has no notebook make: name one of 01_first, 02 größer, more.")
 
+    (tmp_path / "constraints.txt").write_text("torch==2.1\nanywidget==1.0\n")
+    for tag, wrong in ("stale", "does not fit its constraints.txt"), ("none", "is missing"):
+        git("commit", "-am", tag)
+        git("tag", tag)
+        answers("01_first", tag, f"{binder_lock.LOCK} of {tag} {wrong}: `make binder-lock`, ")
+        (tmp_path / binder_lock.LOCK).unlink(missing_ok=True)
+
     copy("Makefile", "tools", to=tmp_path)
     command = ["make", "binder-link", "NOTEBOOK=01_first", "REF=v2"]
     run = subprocess.run(command, capture_output=True, text=True)
@@ -285,24 +256,10 @@ def test_what_is_missing_is_said_in_one_sentence(git, tmp_path):
     assert run.returncode and not run.stdout and sentence.startswith("There is no tag v2 here")
     assert all(line.startswith("make") for line in rest)
 
-    git("tag", "-d", "v1")
+    git("tag", "-d", "v1", "stale", "none")
     answers("01_first", "v1", "There is no tag v1 here: `git tag v1.0.0` makes the first.")
     shutil.rmtree(tmp_path / ".git")
     answers("01_first", "v1", no_remote)
-
-
-def test_a_tag_without_its_lock_is_refused(git, tmp_path):
-    git("remote", "add", "origin", "https://github.com/ada/c")
-    (tmp_path / "constraints.txt").write_text("torch==2.1\nanywidget==1.0\n")
-    git("commit", "-am", "the lock is stale")
-    git("tag", "v2")
-    git("rm", binder_lock.LOCK)
-    git("commit", "-m", "the lock is missing")
-    git("tag", "v3")
-    for tag, wrong in ("v2", "does not fit its constraints.txt"), ("v3", "is missing"):
-        with pytest.raises(ValueError, match=f"^{binder_lock.LOCK} of {tag} {wrong}: `make .*$"):
-            binder_link.link("01_first", tag)
-    assert binder_link.link("01_first", "v1")
 
 
 # ---------------------------------------------------------------- Colab
@@ -319,11 +276,7 @@ def test_colabs_first_cell_in_a_fresh_environment(git, fresh, tmp_path):
     git("commit", "-m", "x")
     git("tag", "v2")
     git("remote", "add", "origin", "git@github.com:ada/c.git")
-    assert {file.name for file in colab.write("v2")} == {
-        "01_first.ipynb",
-        "02 größer.ipynb",
-        "more.ipynb",
-    }
+    assert len(colab.write("v2")) == 3
     first, *rest = json.loads((colab.FOLDER / "deeper" / "more.ipynb").read_text("utf-8"))["cells"]
     code = "".join(first["source"])
     assert rest == [{}] and pins[0] not in code and "--no-deps" in code
@@ -334,6 +287,5 @@ def test_colabs_first_cell_in_a_fresh_environment(git, fresh, tmp_path):
         command = [site.parents[2] / "bin" / "python", "-c", code]
         run = subprocess.run(command, env=env, capture_output=True, text=True)
         assert run.stdout == f"{env['HOME']}/two-backbones/v2/data True\n", run.stderr
-    assert [info.name.split("-")[0] for info in site.glob("*.dist-info")] == [
-        "normalization_notebooks"
-    ]
+    (installed,) = site.glob("*.dist-info")
+    assert installed.name.startswith("normalization_notebooks-")

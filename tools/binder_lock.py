@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCK = ".binder/requirements.txt"
 HEADER = """\
 # The exact versions that Binder installs: those of constraints.txt that the course needs, with CPU
-# builds of torch. Made by `make binder-lock`, and held to constraints.txt by tests/test_binder.py.
+# builds of torch. Made by `make binder-lock`, and held to constraints.txt by tests/test_setup.py.
 --extra-index-url https://download.pytorch.org/whl/cpu
 """
 CPU_BUILDS = {"torch", "torchvision"}
