@@ -26,8 +26,8 @@ import sys
 url, tag = {url!r}, {tag!r}
 course = os.path.expanduser("~/two-backbones/" + tag)
 if not os.path.isdir(course):
-    clone = ["git", "clone", "--quiet", "--depth", "1", "--branch", tag, url, course]
-    subprocess.run(clone, check=True)
+    git = ["git", "-c", "advice.detachedHead=false", "clone", "--quiet", "--depth", "1"]
+    subprocess.run([*git, "--branch", tag, url, course], check=True)
 os.chdir(course)
 lacking = """{pins}""".split()
 pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
