@@ -13,7 +13,8 @@ PYTHON := $(or $(PYTHON),$(shell for p in python3 python3.13 python3.12 python3.
 
 $(if $(filter-out cpu pypi,$(TORCH)),$(error TORCH is cpu (PyTorch's CPU wheels) or pypi (the default), not $(TORCH)))
 
-.PHONY: help lab test test-all notebooks bench speed weights real-weights constraints binder-link export
+.PHONY: help lab test test-all notebooks bench speed weights real-weights constraints export
+.PHONY: binder-lock binder-link colab
 .PHONY: environment lab-packages test-packages
 .NOTPARALLEL:
 
@@ -78,6 +79,11 @@ constraints:
 	{ grep '^#' constraints.txt; $(bin)/python -m pip freeze --all --exclude-editable | \
 	  sed -E -e '/^(pip|wheel)=/d' -e '/^(nvidia|cuda|triton)/d' -e 's/\+.*//'; } > constraints.part
 	mv constraints.part constraints.txt
+	$(bin)/python tools/binder_lock.py
+
+## make binder-lock  write what Binder installs, as constraints.txt has it
+binder-lock:
+	@$(PYTHON) tools/binder_lock.py
 
 ## make export       a notebook as one HTML page that needs no network   NOTEBOOK=01_two_backbones
 export: lab-packages
@@ -86,6 +92,10 @@ export: lab-packages
 ## make binder-link  print the link that opens a notebook on Binder   NOTEBOOK=01_two_backbones REF=v1.0.0 (a tag)
 binder-link:
 	@$(PYTHON) tools/binder_link.py "$(NOTEBOOK)" "$(REF)"
+
+## make colab        write the notebooks for Colab into build/colab   REF=v1.0.0 (a tag)
+colab:
+	@$(PYTHON) tools/colab.py "$(REF)"
 
 ## PYTHON=python3.12 make lab chooses the interpreter; make lab TORCH=cpu takes PyTorch's CPU wheels.
 

@@ -1,4 +1,4 @@
-"""The set-up: one list of packages in three files, and a Makefile that keeps its promises."""
+"""The set-up: one list of packages in four files, and a Makefile that keeps its promises."""
 
 import csv
 import os
@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
+import binder_lock
 import pytest
 import sound
 import yaml
@@ -20,7 +22,7 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 TARGETS = ["lab", "test", "test-all", "notebooks", "bench", "weights", "constraints"]
-TARGETS += ["export", "binder-link", "real-weights"]
+TARGETS += ["export", "binder-lock", "binder-link", "colab", "real-weights"]
 CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
 
 
@@ -63,7 +65,7 @@ def test_conda_and_pip_ask_for_the_same_packages():
             assert build == (["cpu*"] if "torch" in name else []), entry
     extras = PROJECT["optional-dependencies"]
     assert conda == requirements(PROJECT["dependencies"] + extras["course"])
-    assert re.fullmatch(r"=3\.\d+", python), "Binder reads one version, no range"
+    assert re.fullmatch(r"=3\.\d+", python)
     assert Version(python[1:]) in SpecifierSet(PROJECT["requires-python"])
 
 
@@ -80,6 +82,25 @@ def test_the_pins_lie_within_the_bounds():
     for name, bounds in requirements(asked).items():
         (pin,) = pins[name]
         assert Version(pin.version) in bounds, f"{name} {pin} is outside {bounds}"
+
+
+def test_binder_installs_what_constraints_txt_has():
+    text = (ROOT / "constraints.txt").read_text("utf-8")
+    assert (ROOT / binder_lock.LOCK).read_text("utf-8") == binder_lock.lock(text)
+    (python,) = re.findall(r"CPython (3\.\d+)", text)
+    assert (ROOT / ".binder" / "runtime.txt").read_text() == f"python-{python}\n"
+    assert binder_lock.pins("--a\ntorch==2\nruff==1\ntqdm==3") == ["torch==2+cpu", "tqdm==3"]
+
+
+def test_binder_lacks_nothing_that_the_course_needs():
+    wanted = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["course"]
+    needed = set()
+    for one in map(Requirement, wanted):  # which grows
+        name = canonicalize_name(one.name)
+        if name not in needed and (not one.marker or one.marker.evaluate({"extra": ""})):
+            needed.add(name)
+            wanted += metadata.requires(name) or ()
+    assert "jinja2" in needed and not needed & set(map(canonicalize_name, binder_lock.TESTS))
 
 
 # ---------------------------------------------------------------- the Makefile

@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-EXAMPLE = "make binder-link NOTEBOOK=01_two_backbones REF=v1.0.0"
+import binder_lock
 
 
 def git(*args):
     """What git prints: nothing where it fails, as it does outside of a repository."""
     try:
-        return subprocess.run(["git", *args], capture_output=True, text=True).stdout
+        return subprocess.run(["git", *args], capture_output=True, encoding="utf-8").stdout
     except FileNotFoundError:
         return ""
 
@@ -38,8 +38,8 @@ def place(url):
     )
 
 
-def link(notebook, tag):
-    """The link; ValueError, in one sentence, for what is missing."""
+def remote_place():
+    """The place of the git remote; ValueError, in one sentence, where there is none."""
     remotes = git("remote").split()
     if not remotes:
         raise ValueError(
@@ -47,20 +47,40 @@ def link(notebook, tag):
             "`git remote add origin https://github.com/OWNER/REPOSITORY` names one."
         )
     remote = "origin" if "origin" in remotes else remotes[0]
-    where = place(git("remote", "get-url", remote).strip())
+    return place(git("remote", "get-url", remote).strip())
 
+
+def at(tag, file):
+    """The text of a file at a tag; empty where it has none."""
+    return git("show", f"refs/tags/{tag}:{file}")
+
+
+def notebooks(tag):
+    """Name → file of each notebook at a tag; ValueError, in one sentence, without such a tag."""
     tags = git("tag", "--sort=-creatordate").split()
     if tag not in tags:
-        wrong = f"There is no tag {tag} here" if tag else f"REF is missing (`{EXAMPLE}`)"
+        wrong = f"There is no tag {tag} here" if tag else "REF is missing (as in REF=v1.0.0)"
         known = f"name one of {', '.join(tags[:5])}" if tags else "`git tag v1.0.0` makes the first"
         raise ValueError(f"{wrong}: {known}.")
-
     files = git("ls-tree", "-r", "-z", "--name-only", f"refs/tags/{tag}", "notebooks/").split("\0")
-    names = {Path(file).stem: file for file in files if file.endswith(".ipynb")}
+    return {Path(file).stem: file for file in files if file.endswith(".ipynb")}
+
+
+def link(notebook, tag):
+    """The link; ValueError, in one sentence, for what is missing."""
+    where, names = remote_place(), notebooks(tag)
     if notebook not in names:
         wrong = f"{tag} has no notebook {notebook}" if notebook else "NOTEBOOK is missing"
         known = f"name one of {', '.join(names)}" if names else "it has none at all"
         raise ValueError(f"{wrong}: {known}.")
+
+    locked = binder_lock.pins(at(tag, binder_lock.LOCK))
+    constraints = binder_lock.pins(at(tag, "constraints.txt"))
+    if not locked or locked != constraints:
+        wrong = "does not fit its constraints.txt" if locked else "is missing"
+        raise ValueError(
+            f"{binder_lock.LOCK} of {tag} {wrong}: `make binder-lock`, commit, and make a new tag."
+        )
 
     path = quote(f"lab/tree/{names[notebook]}")
     return f"https://mybinder.org/v2/{where}/{quote(tag)}?urlpath={path}"
