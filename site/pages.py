@@ -66,11 +66,8 @@ def shown(reference):
     name, cell_id = reference.split(":")
     nb = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
     cell = next(cell for cell in nb.cells if cell.id == cell_id)
-    data = next(
-        o.data for o in cell.outputs if {"image/png", "image/svg+xml"} & {*o.get("data", {})}
-    )
-    kind = "png" if "image/png" in data else "svg"
-    assert (ROOT / "build/site-sources/figures" / figure_name(name, cell_id, kind)).exists()
+    outputs = [output.get("data", {}) for output in cell.outputs]
+    kind, data = next((k, data) for k, mime in KINDS.items() for data in outputs if mime in data)
     return figure(name, cell_id, kind, data["text/plain"]).replace('id="figure-', 'id="shown-')
 
 
