@@ -22,10 +22,11 @@ CONFIG = {
     "overrides.json": "share/jupyter/lab/settings",
     "jupyter_server_config.py": "etc/jupyter",
 }
-EXTENSIONS = {
+EXTENSIONS = {  # package → its folder in LAB
     "anywidget": "anywidget",
     "jupyterlab_widgets": "@jupyter-widgets/jupyterlab-manager",
 }
+LAB = "share/jupyter/labextensions"
 GB = 1e9
 DISK, MEMORY = 1 * GB, 1 * GB  # notebook 01 with its server takes about 1 GB of memory
 
@@ -119,7 +120,7 @@ def available():
 
 def widgets():
     for package, extension in EXTENSIONS.items():
-        if not (PREFIX / "share/jupyter/labextensions" / extension / "package.json").exists():
+        if not (PREFIX / LAB / extension / "package.json").exists():
             raise Wrong(
                 f"JupyterLab has no extension of {package}: "
                 f"`{sys.executable} -m pip install --force-reinstall --no-deps {package}`"
@@ -200,19 +201,19 @@ CHECKS = {
 
 
 def main():
-    """Print a line for each check, and tell whether all are OK."""
-    right = True
+    """Print a line for each check; the exit status is 1 where one is wrong."""
+    status = 0
     for name, check in CHECKS.items():
         try:
             print(f"OK   {name}: {check()}", flush=True)
         except Wrong as wrong:
             print(f"FAIL {name}: {wrong}.", flush=True)
-            right = False
+            status = 1
         except Exception as error:
             what = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
             print(f"FAIL {name}: {what}. {INSTALL}.", flush=True)
-            right = False
-    return right
+            status = 1
+    return status
 
 
 if __name__ == "__main__":
@@ -220,4 +221,4 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--manifest"]:
         MANIFEST.write_bytes(manifest().encode("utf-8"))
     else:
-        sys.exit(not main())
+        sys.exit(main())

@@ -252,6 +252,8 @@ class Course:
 
     def check(self):
         why, broken = (None, {}) if self.here else state(VENV, self.python)
+        if not self.here and not (VENV / "lab.ok").exists():
+            why = why or "its installation is not complete"
         for wrong in [why] if why else broken.values():
             print(f"FAIL environment: {wrong}. {AGAIN.format('lab')} mends it.")
             raise SystemExit(1)
