@@ -120,11 +120,7 @@ BREAKAGES = [  # the check, what breaks it, what is said
     ("widgets", lambda m, _: m.setattr(check, "LAB", "nowhere"), "no extension of .*: `.* pip"),
     ("trust", lambda m, _: m.setattr(*SIGNATURE, lambda *_: False), "00_start_here.* lab"),
     ("config files", lambda _, place: shutil.rmtree(place / "etc"), "jupyter_server_config.* lab"),
-    (
-        "data files",
-        lambda m, place: m.setattr(check, "ROOT", place),
-        "missing or .*: `git checkout",
-    ),
+    ("data files", altered, "cat.jpg is missing or altered: `git"),
     ("forward pass", lambda m, _: m.setattr(detector, "load_detector", detector.detector), "mode"),
 ]
 
