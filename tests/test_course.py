@@ -100,6 +100,16 @@ def test_every_refusal_is_one_sentence(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.ok"))
 
 
+def test_lab_puts_jupyters_files_in_place_and_passes_its_words_on(tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(course.Course, "run", lambda _, *words, **__: ran.append(words))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    course.main(["lab", "--here"], {"ARGS": "--port 9000"})
+    monkeypatch.setattr(check, "PREFIX", tmp_path)
+    assert check.config_files() and "notebooks/00_start_here.ipynb" in ran[-2]
+    assert ran[-1][0] == "jupyter-lab" and ran[-1][-2:] == ("--port", "9000")
+
+
 def nothing(*_, **__):
     raise RuntimeError("no kernel")
 

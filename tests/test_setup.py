@@ -83,16 +83,11 @@ def test_the_pins_lie_within_the_bounds():
 # ---------------------------------------------------------------- the Makefile
 
 
-def test_make_alone_prints_help():
+def test_make_alone_names_every_target():
     run = make()
-    assert run.returncode == 0
     for target in TARGETS:
         assert re.search(rf"^make {target} ", run.stdout, re.M)
-
-
-def test_targets_exist():
-    run = make("-n", *TARGETS)
-    assert run.returncode == 0, run.stderr
+    assert make("-n", *TARGETS).returncode == 0
 
 
 def test_make_hands_its_variables_on():
