@@ -33,8 +33,9 @@ def venv(tmp_path, monkeypatch):
         (info / "RECORD").write_text("\n".join(lines))
         (info / "INSTALLER").touch()
     (info / "direct_url.json").write_text(f'{{"url": "{venv.parent.as_uri()}"}}')
-    (venv / "bin").mkdir()
-    (venv / "bin" / "activate").touch()
+    for folder in ("bin", "Scripts"):
+        (venv / folder).mkdir()
+        (venv / folder / "activate").touch()
     monkeypatch.setattr(sound, "about", lambda _: [[3, 11], str(venv), str(site)])
     return venv
 
