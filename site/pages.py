@@ -68,7 +68,8 @@ def shown(reference):
     cell = next(cell for cell in nb.cells if cell.id == cell_id)
     outputs = [output.get("data", {}) for output in cell.outputs]
     kind, data = next((k, data) for k, mime in KINDS.items() for data in outputs if mime in data)
-    return figure(name, cell_id, kind, data["text/plain"]).replace('id="figure-', 'id="shown-')
+    html = figure(name, cell_id, kind, data["text/plain"]).replace('id="figure-', 'id="shown-')
+    return html.replace('href="#', f'href="{name}.html#')
 
 
 def proved(reference):
