@@ -6,8 +6,14 @@ from torch import nn
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.ops import FrozenBatchNorm2d
 
+from data.results.small_batches.fine_tuning import (
+    TRAINING_MODES,
+    Sampler,
+    accumulate,
+    finetune,
+    prepare,
+)
 from data.results.small_batches.make import MovingAverages, corrected
-from helpers.fine_tuning import TRAINING_MODES, Sampler, accumulate, finetune, prepare
 from helpers.inputs.scenes import scenes
 from helpers.networks.detector import load_detector
 from helpers.norms import norm_layers

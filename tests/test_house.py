@@ -19,7 +19,6 @@ LAYERS = (  # a module imports from its own layer and from those before it
         "compare",
         "batch_statistics",
         "faster_rcnn",
-        "fine_tuning",
         "distributed",
         "implementations",
         "measure",

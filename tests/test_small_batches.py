@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from data.results.small_batches import make
+from data.results.small_batches.fine_tuning import prepare
 from helpers import DATA
 from helpers.course.stored.runs import STATISTICS_SOURCES
-from helpers.fine_tuning import prepare
 from helpers.networks.detector import load_detector
 from helpers.norms import recalibrate
 

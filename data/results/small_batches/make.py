@@ -31,9 +31,9 @@ from torchvision.models.detection import FasterRCNN
 from tqdm import tqdm
 
 from data import coco
+from data.results.small_batches.fine_tuning import PER_UPDATE, finetune, prepare
 from helpers.batch_statistics import collect
 from helpers.course.stored.runs import RATE
-from helpers.fine_tuning import PER_UPDATE, finetune, prepare
 from helpers.inputs.scenes import Scene, scenes
 from helpers.networks.detector import detect, load_detector, normalize, rate
 from helpers.norms import norm_layers, recalibrate, replace_norms
