@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from benchmarks.detector import resnet50_detector
 from benchmarks.speed import Store, arguments, rounded
-from helpers.measure import interleaved
-from helpers.networks.backbones import resnet50_detector
+from benchmarks.timing import interleaved
 from helpers.stages import stages
 
 PROPOSALS = (100, 300)

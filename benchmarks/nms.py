@@ -20,14 +20,15 @@ from torchvision.ops import boxes as box_ops
 from torchvision.ops import nms
 from tqdm import tqdm
 
+from benchmarks.detector import resnet50_detector
 from benchmarks.speed import Store, arguments, rounded
-from helpers.implementations import CANDIDATES, CLASSES, candidates
+from benchmarks.timing import interleaved
+from helpers.implementations import CLASSES, candidates
 from helpers.inputs.scenes import scenes
-from helpers.measure import interleaved
-from helpers.networks.backbones import resnet50_detector
 from helpers.networks.detector import load_detector
 
 SWITCH = {"cpu": 1000, "cuda": 25_000}  # boxes up to which torchvision takes the trick
+CANDIDATES = (100, 300, 1000)
 IOU = 0.5
 QUARTILES = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
 WAYS = {

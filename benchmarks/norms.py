@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from benchmarks.detector import resnet50_detector
+from benchmarks.implementations import IMPLEMENTATIONS, bytes_moved
 from benchmarks.speed import Store, arguments, rounded
-from helpers.implementations import IMPLEMENTATIONS, bytes_moved
-from helpers.measure import interleaved, kept_for_backward
-from helpers.networks.backbones import load, resnet50_detector
+from benchmarks.timing import interleaved
+from helpers.measure import kept_for_backward
+from helpers.networks.backbones import load
 from helpers.norms import norm_layers
 
 STAGES = {  # of ResNet-50 at 224 px: name → what its last normalization layer takes

@@ -16,6 +16,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.segmentation import fcn_resnet50
 
+from benchmarks.detector import resnet50_detector
 from helpers.audit.census import build
 from helpers.inputs import photos, pixels
 from helpers.networks import backbones, lite0
@@ -185,7 +186,7 @@ def test_ones_own_weights_are_loaded_in_whatever_they_are_wrapped(own):
     _, model = own(lambda s: s | {"fc.weight": torch.ones(7, 2048), "fc.bias": torch.ones(7)})
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
     assert backbones.load(weights="stand-in").provenance == backbones.PROVENANCE["stand-in"]
-    assert "your weights: mine.pt. FPN" in backbones.resnet50_detector(min_size=64).provenance
+    assert "your weights: mine.pt. FPN" in resnet50_detector(min_size=64).provenance
 
 
 def without(name):
@@ -330,7 +331,7 @@ def test_a_network_without_stages_is_one_sentence():
 
 def test_the_detector_is_the_builders_on_the_stand_ins_body(stand_in, monkeypatch):
     monkeypatch.setenv("HELPERS_WEIGHTS", "stand-in")
-    model, built = backbones.resnet50_detector(min_size=64), build("fasterrcnn_resnet50_fpn")
+    model, built = resnet50_detector(min_size=64), build("fasterrcnn_resnet50_fpn")
 
     def wiring(model):
         return (

@@ -12,10 +12,10 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import MultiScaleRoIAlign, box_area
 from torchvision.ops.poolers import LevelMapper
 
+from benchmarks.detector import resnet50_detector
 from helpers.faster_rcnn import changes, effective_receptive_width, level_of, origins, walk
 from helpers.inputs import photos
 from helpers.inputs.scenes import scenes
-from helpers.networks import backbones
 from helpers.networks.detector import detector_on, load_detector, matches
 
 SIZES = ((128, 128), (1, 1), (37, 511), (100, 75))
@@ -29,7 +29,7 @@ def small():
 
 @pytest.fixture(scope="module")
 def large():
-    model = backbones.resnet50_detector(min_size=96, max_size=160, box_score_thresh=0.012)
+    model = resnet50_detector(min_size=96, max_size=160, box_score_thresh=0.012)
     return settled(model)
 
 

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from helpers.implementations import IMPLEMENTATIONS, CastFrozen, NativeBatchNorm, bytes_moved
+from benchmarks.implementations import IMPLEMENTATIONS, NativeBatchNorm, bytes_moved
+from helpers.implementations import CastFrozen
 from helpers.norms import norm_layers
 
 OTHERS = ("BN train", "identity", "FrozenBN, compiled")

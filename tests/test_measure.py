@@ -1,10 +1,7 @@
 """What autograd keeps against sums made by hand; times by a clock that follows a script."""
 
 import gc
-import subprocess
-import sys
 import weakref
-from pathlib import Path
 from unittest.mock import Mock, call
 
 import pytest
@@ -12,9 +9,8 @@ import torch
 from torch import nn
 
 from benchmarks.norms import copy_bandwidth, peak_memory
-from helpers.measure import Ratio, Times, interleaved, kept_for_backward
-
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.timing import Ratio, Times, interleaved
+from helpers.measure import kept_for_backward
 
 
 def x(requires_grad=True):
@@ -76,15 +72,7 @@ def test_every_other_round_runs_backwards_for_long_enough():
 def test_ratios_are_of_rounds_not_of_medians():
     ratio = Times((2.0, 20.0, 200.0)).over(Times((1.0, 10.0, 100.0)))
     assert ratio.rounds == (2, 2, 2) and ratio.median == 2 and ratio.spread == 0
-    assert ratio.is_resolved and str(ratio) == "2.00 ± 0"
-
-
-def test_an_effect_within_the_spread_is_not_told():
-    ratio = Ratio((0.9, 1.0, 1.1, 1.2, 1.3))
-    assert ratio.spread == pytest.approx(0.2) and ratio.median == 1.1
-    assert not ratio.is_resolved
-    assert str(ratio) == "no difference beyond the spread of ±0.2"
-    assert Ratio((1.3, 1.35, 1.4)).is_resolved
+    assert Ratio((0.9, 1.0, 1.1, 1.2, 1.3)).spread == pytest.approx(0.2)
 
 
 def test_rounds_without_quartiles_are_refused():
@@ -96,10 +84,3 @@ def test_copying_has_a_bandwidth_and_a_cpu_no_peak():
     assert 1e8 < copy_bandwidth(2**20) < 1e13
     if not torch.cuda.is_available():
         assert peak_memory(lambda: None) is None
-
-
-def test_a_notebook_sees_no_warning_of_the_timers():
-    """nbval compares stderr."""
-    code = "import helpers.measure as m; m.interleaved({'a': dict}, rounds=3, at_least=1e-6)"
-    command = [sys.executable, "-c", code]
-    assert subprocess.run(command, capture_output=True, check=True, cwd=ROOT).stderr == b""

@@ -8,8 +8,9 @@ import torch
 from torchvision.ops import batched_nms
 
 from benchmarks import heads, nms, norms, speed
+from benchmarks.implementations import IMPLEMENTATIONS
 from helpers import DATA
-from helpers.implementations import CLASSES, IMPLEMENTATIONS, candidates
+from helpers.implementations import CLASSES, candidates
 
 FILES = sorted((DATA / "results" / "speed").glob("*.json"))
 
