@@ -6,10 +6,7 @@ number shows what batch statistics do in this layer alone.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -137,21 +134,6 @@ class Statistics:
         distance = np.hypot(within.mean(1) - average[0], between.var(1) - average[1])
         return int(distance.argmin())
 
-    def difference(self, images: ArrayLike) -> np.ndarray:
-        """Compute the root mean square of train-mode minus eval-mode output, in units of |weight|.
-
-        The mean is over the pixels of a batch. With its mean m and variance v, and the running ones
-        μ and σ², the normalized values differ by
-        (x − m)·(1/√(v + eps) − 1/√(σ² + eps)) − (m − μ)/√(σ² + eps),
-        whose first term has mean 0. The weight scales the difference, and the bias cancels.
-
-        For eps = 0 it is the distance between the points (m, √v) and (μ, σ), in units of σ.
-        """
-        mean, variance = self.of_batch(images)
-        running = np.sqrt(self.running_var + self.eps)
-        scales = 1 / np.sqrt(variance + self.eps) - 1 / running
-        return np.sqrt(variance * scales**2 + ((mean - self.running_mean) / running) ** 2)
-
     def _indices(self, images: ArrayLike) -> np.ndarray:
         images = np.asarray(images)
         whole = images.size and np.issubdtype(images.dtype, np.integer)
@@ -218,11 +200,13 @@ def collect(model: nn.Module, images: Tensor) -> dict[str, Statistics]:
     names = {module: name for name, module in twin.named_modules()}
     statistics = {}
     for stage, part in parts.items():  # stage by stage, so that few inputs are kept
-        first = _tracking(part)[:1]
-        with _noting(first, lambda layer, x: x) as inputs:
-            chunks = [part(chunk) for chunk in chunks]
-        if inputs:
-            statistics[stage] = _measure(network, names[first[0]], first[0], inputs)
+        inputs: list[Tensor] = []
+        layers = _tracking(part)[:1]
+        hooks = [x.register_forward_pre_hook(lambda _, x, to=inputs: to.append(*x)) for x in layers]
+        chunks = [part(chunk) for chunk in chunks]
+        for layer, hook in zip(layers, hooks, strict=True):
+            hook.remove()
+            statistics[stage] = _measure(network, names[layer], layer, inputs)
     return statistics
 
 
@@ -230,19 +214,6 @@ def _tracking(part: nn.Module) -> list[nn.BatchNorm2d]:
     """The BatchNorm2d layers of a stage that have running statistics."""
     layers = (layer for layer in part.modules() if isinstance(layer, nn.BatchNorm2d))
     return [layer for layer in layers if layer.running_var is not None]
-
-
-@contextmanager
-def _noting(
-    layers: Iterable[nn.Module], note: Callable[[nn.Module, Tensor], Tensor]
-) -> Iterator[list[Tensor]]:
-    """A list to which note(layer, input) is added whenever one of the layers runs."""
-    notes: list[Tensor] = []
-    with ExitStack() as stack:
-        for layer in layers:
-            hook = layer.register_forward_pre_hook(lambda m, args: notes.append(note(m, args[0])))
-            stack.callback(hook.remove)
-        yield notes
 
 
 def _measure(network: str, name: str, layer: nn.BatchNorm2d, inputs: list[Tensor]) -> Statistics:
@@ -287,36 +258,3 @@ def _histograms(x: Tensor, low: np.ndarray, width: np.ndarray) -> np.ndarray:
 
 def _float64(tensor: Tensor) -> np.ndarray:
     return tensor.detach().double().cpu().numpy()
-
-
-class VarianceRatio(NamedTuple):
-    """The output (N,C,H,W) of a stage, and how well its BatchNorm layers fit their input.
-
-    `ratio`: the variance of the input divided by running_var + eps, as the median over all channels
-    of all layers; about 1 where the statistics fit.
-    """
-
-    output: Tensor
-    ratio: float
-
-
-@torch.no_grad()
-def variance_ratios(network: nn.Module, x: Tensor) -> dict[str, VarianceRatio]:
-    """Compare the input of each stage's BatchNorm layers with their running variances.
-
-    `x` (N,3,H,W): what the network takes, normalized. Raises ValueError for a network without
-    stages, and for a stage without a BatchNorm2d that has running statistics.
-    """
-    results = {}
-    for stage, part in stages(network).items():
-        layers = _tracking(part)
-        if not layers:
-            raise ValueError(f"{stage} has no BatchNorm2d with running statistics to look at.")
-        with _noting(layers, _variance_ratio) as ratios:
-            x = part(x)
-        results[stage] = VarianceRatio(x.clone(), torch.cat(ratios).median().item())
-    return results
-
-
-def _variance_ratio(layer: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    return x.var((0, 2, 3)) / (layer.running_var + layer.eps)

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from helpers.batch_statistics import BINS, collect, crops, variance_ratios
+from data.results.small_batches.make import difference
+from helpers.batch_statistics import BINS, collect, crops
 from helpers.inputs import photos
 from helpers.networks import backbones
-from helpers.norms import freeze, norm_layers
-from helpers.stages import STAGES, stages
+from helpers.norms import freeze
+from helpers.stages import STAGES
 
 SIZES = (1, 2, 8, 24)
 
@@ -176,16 +177,16 @@ def test_a_batch_is_what_train_mode_computes(measured, inputs, model):
             stored = statistics.unbiased(size) * variance
             assert stored == pytest.approx(bn.running_var.numpy(), abs=1e-4 * scale)
             rms = (trained - evaluated).square().mean((0, 2, 3)).sqrt()
-            difference = statistics.difference(batch) * bn.weight.abs().numpy()
-            assert difference == pytest.approx(rms.numpy(), rel=1e-3, abs=1e-5)
+            apart = difference(statistics, batch) * bn.weight.abs().numpy()
+            assert apart == pytest.approx(rms.numpy(), rel=1e-3, abs=1e-5)
 
 
 def test_many_batches_at_once_are_each_by_itself(measured):
     layer = measured["layer2"]
     batches = layer.batches(4)
-    together, (means, variances) = layer.difference(batches), layer.of_batch(batches)
+    together, (means, variances) = difference(layer, batches), layer.of_batch(batches)
     assert together.shape == means.shape == variances.shape == (24, 128)
-    assert together[5] == pytest.approx(layer.difference(batches[5]))
+    assert together[5] == pytest.approx(difference(layer, batches[5]))
     assert means[5] == pytest.approx(layer.of_batch(batches[5])[0])
 
 
@@ -195,7 +196,7 @@ def test_a_channel_by_itself(measured):
     assert one.channels == 1 and len(one) == 24 and one.layer == "layer3.0.bn1"
     for name in ("within", "between", "running_var"):
         assert getattr(one, name) == pytest.approx(getattr(layer, name)[11], rel=1e-12)
-    assert one.difference([0, 3]) == pytest.approx(layer.difference([0, 3])[11])
+    assert difference(one, [0, 3]) == pytest.approx(difference(layer, [0, 3])[11])
     assert (one.histograms[:, 0] == layer.histograms[:, 11]).all()
     for number in (-1, 256):
         with pytest.raises(ValueError, match=f"has channels 0 to 255, not channel {number}."):
@@ -255,34 +256,4 @@ def test_a_bad_batch_or_batch_size_is_refused_in_one_sentence(measured):
                 call(size)
     for batch in ([], [24], [-1, 2], [0.5], 3, ["a"]):
         with pytest.raises(ValueError, match="A batch is a list of image numbers from 0 to 23."):
-            stem.difference(batch)
-
-
-def test_the_variance_ratio_of_the_first_stage_by_hand_and_of_the_very_batch():
-    network = backbones.load("detector").double()
-    x = network.normalize(photos.load_all(64)).double()
-    by_stage = variance_ratios(network, x)
-    assert list(by_stage) == list(STAGES)
-    variance = network.conv1(x).var((0, 2, 3))
-    ratio = (variance / (network.bn1.running_var + network.bn1.eps)).median()
-    assert by_stage["stem"].ratio == pytest.approx(ratio.item())
-    for layer in norm_layers(network).values():
-        layer.momentum = 1.0
-    network.train()(x)
-    # In train mode the layers before normalized by the batch, too.
-    for stage in variance_ratios(network, x).values():
-        assert stage.ratio == pytest.approx(1, rel=0.01)
-
-
-def test_outputs_are_those_of_the_stages_and_nothing_stays():
-    network = backbones.load("lite0")
-    x = network.normalize(photos.load("cat", 64))
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    by_stage = variance_ratios(network, x)
-    for stage, part in stages(network).items():
-        x = part(x)
-        assert torch.equal(by_stage[stage].output, x)
-    assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())
-    assert not any(m._forward_pre_hooks for m in network.modules())
-    with pytest.raises(ValueError, match="stem has no BatchNorm2d"):
-        variance_ratios(freeze(network), x)
+            stem.of_batch(batch)

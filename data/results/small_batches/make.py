@@ -24,7 +24,9 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.detection import FasterRCNN
@@ -32,7 +34,7 @@ from tqdm import tqdm
 
 from data import coco
 from data.results.small_batches.fine_tuning import PER_UPDATE, finetune, prepare
-from helpers.batch_statistics import collect
+from helpers.batch_statistics import Statistics, collect
 from helpers.course.stored.runs import RATE
 from helpers.inputs.scenes import Scene, scenes
 from helpers.networks.detector import detect, load_detector, normalize, rate
@@ -259,12 +261,28 @@ def batch_distances(body: nn.Module, images: Tensor, batch_size: int) -> dict[st
     """Measure how far the statistics of test batches lie from `body`'s recalibrated ones.
 
     The distance of a stage is that of its first layer: the root mean square over batches and
-    channels of helpers.batch_statistics.Statistics.difference, in standard deviations.
+    channels of `difference`, in standard deviations.
     """
     return {
-        stage: float((s.difference(s.batches(batch_size)) ** 2).mean() ** 0.5)
+        stage: float((difference(s, s.batches(batch_size)) ** 2).mean() ** 0.5)
         for stage, s in collect(Body(body), images).items()
     }
+
+
+def difference(statistics: Statistics, images: ArrayLike) -> np.ndarray:
+    """Compute the root mean square of train-mode minus eval-mode output, in units of |weight|.
+
+    `images`: batches (…,B) of indices; the result is (…,C). The mean is over the pixels of a batch.
+    With its mean m and variance v, and the running ones μ and σ², the normalized values differ by
+    (x − m)·(1/√(v + eps) − 1/√(σ² + eps)) − (m − μ)/√(σ² + eps),
+    whose first term has mean 0. The weight scales the difference, and the bias cancels.
+
+    For eps = 0 it is the distance between the points (m, √v) and (μ, σ), in units of σ.
+    """
+    mean, variance = statistics.of_batch(images)
+    running = np.sqrt(statistics.running_var + statistics.eps)
+    scales = 1 / np.sqrt(variance + statistics.eps) - 1 / running
+    return np.sqrt(variance * scales**2 + ((mean - statistics.running_mean) / running) ** 2)
 
 
 class Body(nn.Sequential):
