@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import resized_crop
 
 from helpers.inputs import photos
+from helpers.inputs.pixels import check_image
 from helpers.stages import stages
 
 SMALLEST = 0.25  # of a photo's short side: the smallest crop; the largest is all of it
@@ -181,11 +182,9 @@ def collect(model: nn.Module, images: Tensor) -> dict[str, Statistics]:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"The model must be a torch.nn.Module, not {type(model).__name__}.")
-    if not (isinstance(images, Tensor) and images.is_floating_point()):
-        raise TypeError("The images must be a floating point tensor, such as crops().")
-    if images.ndim != 4 or images.shape[1] != 3 or len(images) < 2:
-        shape = tuple(images.shape)
-        raise ValueError(f"The images must have shape (N,3,H,W), N from 2 up, not {shape}.")
+    check_image(images, (4,))
+    if len(images) < 2:
+        raise ValueError("One image has no statistics between images: give two or more.")
     tensors = (*model.parameters(), *model.buffers())
     twin = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).eval()
     parts = stages(twin)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from helpers.audit.traps import unwrapped
+from helpers.inputs.pixels import check_image
 from helpers.norms.folding import same_tensors
 from helpers.probe import left_behind, norm_layers
 from helpers.stages import body, stages
@@ -106,7 +107,7 @@ def compare(
     model_a, model_b = unwrapped(model_a), unwrapped(model_b)
     if any(is_lazy(t) or t.is_meta for m in (model_a, model_b) for t in same_tensors(m).values()):
         raise ValueError("A network holds no values (meta device, or lazy): load weights first.")
-    _check_image(image)
+    check_image(image, (4,), finite=True)
     dtype = _dtype(dtype)
     if at in (None, "stage", "norm"):
         model_a, model_b = body(model_a), body(model_b)
@@ -270,18 +271,6 @@ def _dtype(dtype):
     if dtype is not None and not dtype.is_floating_point:
         raise TypeError(f"A network cannot run in {dtype}: give a floating point dtype.")
     return dtype
-
-
-def _check_image(image):
-    if not isinstance(image, Tensor):
-        kind = type(image).__name__
-        raise TypeError(f"The image must be a tensor, not {kind}: photos.load gives one.")
-    if not image.is_floating_point():
-        raise TypeError(f"The image is {image.dtype}: give floating point values (image / 255).")
-    if image.ndim != 4 or image.shape[1] != 3 or not image.numel():
-        raise ValueError(f"The image must have shape (N,3,H,W), not {tuple(image.shape)}.")
-    if not image.isfinite().all():
-        raise ValueError("The image holds NaN or infinity: give finite values.")
 
 
 def _largest(tensor: Tensor) -> float:

@@ -1,6 +1,7 @@
 """torchvision's Faster R-CNN, run step by step from an image to its boxes."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from math import log2
 from typing import NamedTuple
@@ -9,14 +10,9 @@ import torch
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.ops import (
-    MultiScaleRoIAlign,
-    batched_nms,
-    clip_boxes_to_image,
-    remove_small_boxes,
-    roi_align,
-)
+from torchvision.ops import MultiScaleRoIAlign, batched_nms, clip_boxes_to_image, remove_small_boxes
 
+from helpers.inputs.pixels import check_image
 from helpers.networks.detector import matches
 
 SURE, CLOSE = 0.5, 0.9  # the score of a box that counts; the IoU from which on it is the same
@@ -93,10 +89,10 @@ def walk(model: FasterRCNN, image: Tensor) -> Walk:
     proposals, scores, by = _best_proposals(model.rpn, boxes, logits, counts, size)
     proposed_by = torch.tensor(list(levels.values()), device=by.device)[by]
 
-    pooler = model.roi_heads.box_roi_pool
+    pooler = copy(model.roi_heads.box_roi_pool)
+    pooler.scales = None  # so that it infers them from these feature maps
     pooled_from = level_of(proposals, pooler, levels)
-    of_level = {levels[name]: x for name, x in features.items()}
-    pooled = _pooled(pooler, of_level, proposals, pooled_from)
+    pooled = pooler(features, [proposals], [tuple(images.tensors.shape[-2:])])
     class_logits, box_deltas = model.roi_heads.box_predictor(model.roi_heads.box_head(pooled))
     _finite("the box head", class_logits, box_deltas)
     result, source = _detections(model.roi_heads, class_logits, box_deltas, proposals, size)
@@ -208,23 +204,6 @@ def _best_proposals(rpn, boxes, logits, counts, size) -> tuple[Tensor, Tensor, T
     return boxes[keep], scores[keep], by[keep]
 
 
-def _pooled(pooler, maps, boxes, levels) -> Tensor:
-    """Pool each box from its level: (p,C,7,7)."""
-    channels = next(iter(maps.values())).shape[1]
-    pooled = boxes.new_zeros((len(boxes), channels, *pooler.output_size))
-    for level, features in maps.items():
-        here = torch.where(levels == level)[0]
-        pooled[here] = roi_align(
-            features,
-            [boxes[here]],
-            pooler.output_size,
-            spatial_scale=2.0**-level,
-            sampling_ratio=pooler.sampling_ratio,
-            aligned=False,
-        )
-    return pooled
-
-
 def _detections(heads, class_logits, deltas, proposals, size) -> tuple[dict[str, Tensor], Tensor]:
     """Select the boxes, labels and scores, and the index of the proposal of each."""
     classes = class_logits.shape[1]
@@ -246,14 +225,7 @@ def check_input(model: FasterRCNN, image: Tensor) -> None:
         raise TypeError(f"Give a FasterRCNN with an FPN, not {type(model).__name__}.")
     if model.training:
         raise ValueError("The model is in train mode: call .eval() first.")
-    if not isinstance(image, Tensor) or not image.is_floating_point():
-        what = image.dtype if isinstance(image, Tensor) else type(image).__name__
-        raise TypeError(f"The image is {what}: give a floating point tensor, RGB in 0–1.")
-    if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
-        raise ValueError(
-            f"The image has the shape {tuple(image.shape)}: give (3,H,W), red, green and blue, "
-            "with at least one pixel."
-        )
+    check_image(image, (3,))
 
 
 def _finite(where: str, *tensors: Tensor) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from textwrap import fill
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
@@ -38,9 +38,7 @@ _NOT_FINITE = 255  # the palette's last entry; 0 … 254 are the map, so that 12
 
 def figure(rows: int = 1, columns: int = 1, height: float = 3.4, **subplots):
     """A white figure of the house's width (8 inches; height in inches) and its axes."""
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
+    with rc_context(STYLE):
         size = PIXELS / DPI, height
         fig = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
         return fig, fig.subplots(rows, columns, **subplots)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from itertools import zip_longest
 from numbers import Integral, Real
 from typing import Any
 
@@ -16,18 +15,13 @@ def short(number: float, digits: int = 3) -> str:
 
 
 class Table:
-    """Rows of text, printed in aligned columns and shown as an HTML table in a notebook.
-
-    A cell may hold several lines.
-    """
+    """Rows of text, printed in aligned columns and shown as an HTML table in a notebook."""
 
     def __init__(self, header: Sequence[str], rows: Sequence[Sequence[str]]):
         self.header, self.rows = header, rows
 
     def __repr__(self) -> str:
-        lines = []
-        for row in [self.header, *self.rows]:
-            lines += zip_longest(*(cell.split("\n") for cell in row), fillvalue="")
+        lines = [self.header, *self.rows]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         return "\n".join(
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -65,5 +59,4 @@ def _cell(value: Any) -> str:
 
 
 def _html_row(tag: str, cells: Sequence[str]) -> str:
-    texts = (escape(cell).replace("\n", "<br>") for cell in cells)
-    return "<tr>" + "".join(f"<{tag}>{text}</{tag}>" for text in texts) + "</tr>"
+    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"

@@ -1,8 +1,8 @@
-"""helpers/audit/census.py: the census of the detection builders, and builders without values."""
+"""helpers/audit/census.py: builders without values have the layers that were counted by hand."""
 
-import re
 import threading
 import warnings
+from collections import Counter
 
 import pytest
 import torch
@@ -12,14 +12,9 @@ from torchvision.models import WeightsEnum, get_model, list_models
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 from torchvision.ops import FrozenBatchNorm2d
 
-from helpers.audit.census import (
-    build,
-    census,
-    choices,
-    counts,
-    detection_builders,
-    without_values,
-)
+from helpers.audit.census import build, choices, detection_builders, without_values
+from helpers.probe import norm_layers, told_eps
+from helpers.text import short
 
 
 @pytest.fixture(autouse=True)
@@ -51,20 +46,22 @@ TABLE = {
 }
 
 
-def by_builder(shown):
-    return {name: row[1:] for row in shown.rows for name in row[0].split("\n")}
+def counts(model: nn.Module) -> tuple[str, ...]:
+    """Count the normalization layers: "53 FrozenBatchNorm2d 1e-5", and momentum if not 0.1."""
+
+    def kind(layer: nn.Module) -> str:
+        eps, momentum = told_eps(layer), getattr(layer, "momentum", None)
+        said = type(layer).__name__ + ("" if eps is None else f" {short(eps)}")
+        return said + ("" if momentum in (None, 0.1) else f", momentum {short(momentum)}")
+
+    kinds = Counter(map(kind, norm_layers(model).values()))
+    return tuple(f"{number} {kind}" for kind, number in kinds.items())
 
 
-def test_the_census_of_the_detection_builders():
-    shown = census(FAMILIES)
-    assert shown.header == ("builder", "default arguments", "no weights", "COCO weights")
-    assert by_builder(shown) == {name: TABLE[name] for name in FAMILIES}
-    assert len(shown.rows) == len(FAMILIES) - 1  # equal rows are one
-
-
-@pytest.mark.sweep
-def test_the_census_has_every_detection_builder_and_no_other():
-    assert by_builder(census()) == TABLE and {*TABLE} == {*detection_builders()}
+def census(names):
+    """Name → what a builder makes with default arguments, without weights, and for COCO's."""
+    wirings = ("default", "none", "coco")
+    return {n: tuple("\n".join(counts(build(n, w))) or "none" for w in wirings) for n in names}
 
 
 # One builder for each row of TABLE that differs, and one of two that are alike.
@@ -79,22 +76,17 @@ FAMILIES = [
 ]
 
 
+@pytest.mark.parametrize("names", [FAMILIES, pytest.param([*TABLE], marks=pytest.mark.sweep)])
+def test_the_census_of_the_detection_builders(names):
+    assert census(names) == {name: TABLE[name] for name in names}
+    assert {*TABLE} == {*detection_builders()}
+
+
 def test_the_older_keypoint_weights_were_trained_with_eps():
     assert counts(build("keypointrcnn_resnet50_fpn", "COCO_LEGACY")) == (
         "53 FrozenBatchNorm2d 1e-5",
     )
     assert counts(build("keypointrcnn_resnet50_fpn", "COCO_V1")) == ("53 FrozenBatchNorm2d 0",)
-
-
-def test_a_builder_without_coco_weights_has_no_cell_for_them():
-    shown = census(["resnet18", "ssd300_vgg16"])
-    assert [re.split(" {2,}", line) for line in repr(shown).splitlines()] == [
-        ["builder", "default arguments", "no weights", "COCO weights"],
-        ["resnet18", "20 BatchNorm2d 1e-5", "20 BatchNorm2d 1e-5", "–"],
-        ["ssd300_vgg16", "none", "none", "none"],
-    ]
-    with pytest.raises(ValueError, match="torchvision has no model 'resnet5'"):
-        census(["resnet5"])
 
 
 # The models

@@ -217,7 +217,7 @@ def test_bad_input_is_one_sentence():
     for b, x, options, error, message in (
         ("resnet", image, {}, TypeError, "must be a torch.nn.Module, not str"),
         (a, [0.0], {}, TypeError, "must be a tensor, not list"),
-        (a, image.byte(), {}, TypeError, r"uint8: give floating.*image / 255"),
+        (a, image.byte(), {}, TypeError, "uint8: make it floating point, divided by 255"),
         (a, image[0], {}, ValueError, r"\(N,3,H,W\), not \(3, 64, 64\)"),
         (a, image[:, :1], {}, ValueError, r"not \(1, 1, 64, 64\)"),
         (a, image[:0], {}, ValueError, r"not \(0, 3, 64, 64\)"),

@@ -267,7 +267,7 @@ def test_what_cannot_be_evaluated_is_one_sentence():
         evaluate(detector(), scenes(1, 0))
     for nothing in ([], [scene([], [])]):
         with pytest.raises(ValueError, match="No objects to find"):
-            evaluate(Answers(), nothing)
+            evaluate(Answers(result([], [], [])), nothing)
 
 
 def test_agrees_with_pycocotools(held_out, results):

@@ -30,13 +30,6 @@ def test_a_table_aligns_and_escapes():
     assert repr(table([("x", True)], ("", "agrees"))) == "   agrees\nx  True"
 
 
-def test_a_cell_may_hold_several_lines():
-    result = table([("a\nbcd", 1), ("e", "<f>\ng\nh")], ("x", "y"))
-    assert repr(result).splitlines() == ["x    y", "a    1", "bcd", "e    <f>", "     g", "     h"]
-    assert "<tr><td>a<br>bcd</td><td>1</td></tr>" in result._repr_html_()
-    assert "<td>&lt;f&gt;<br>g<br>h</td>" in result._repr_html_()
-
-
 def test_rows_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="need a header"):
         table([("x", 1)])

@@ -1,9 +1,8 @@
-"""Which normalization layers torchvision's builders make, wired for which weights: no download."""
+"""torchvision's builders without values, wired for any of their weights: no download."""
 
 import inspect
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -14,38 +13,11 @@ from torch.overrides import TorchFunctionMode
 from torchvision import models
 from torchvision.models import get_model_builder, get_model_weights, list_models
 
-from helpers.probe import norm_layers, told_eps
-from helpers.text import Table, short, table
-
 WIRINGS = {"pretrained": "pretrained", "default": "default arguments"}
 WIRINGS |= {"none": "no weights", "coco": "COCO weights"}
 
 # What makes parameters and buffers. RegNet computes its widths with arange and tensor: they stay.
 MAKERS = (torch.empty, torch.full, torch.ones, torch.rand, torch.randn, torch.zeros)
-
-
-def census(builders: Iterable[str] | None = None) -> Table:
-    """Count the normalization layers of `builders`, by default torchvision's detectors."""
-    rows: dict[tuple[str, ...], list[str]] = {}
-    _, *wirings = WIRINGS
-    for name in detection_builders() if builders is None else builders:
-        own = choices(name)
-        cells = ("\n".join(counts(build(name, w))) or "none" if w in own else "–" for w in wirings)
-        rows.setdefault(tuple(cells), []).append(name)
-    lines = [("\n".join(names), *cells) for cells, names in rows.items()]
-    return table(lines, ("builder", *(WIRINGS[wiring] for wiring in wirings)))
-
-
-def counts(model: nn.Module) -> tuple[str, ...]:
-    """Count the normalization layers: "53 FrozenBatchNorm2d 1e-5", and momentum if not 0.1."""
-
-    def kind(layer: nn.Module) -> str:
-        eps, momentum = told_eps(layer), getattr(layer, "momentum", None)
-        said = type(layer).__name__ + ("" if eps is None else f" {short(eps)}")
-        return said + ("" if momentum in (None, 0.1) else f", momentum {short(momentum)}")
-
-    kinds = Counter(map(kind, norm_layers(model).values()))
-    return tuple(f"{number} {kind}" for kind, number in kinds.items())
 
 
 def detection_builders() -> list[str]:

@@ -81,7 +81,7 @@ def convert(image: Tensor, source: str | PixelFormat, target: str | PixelFormat)
     what is not a floating point tensor; ValueError for another shape, an empty image, NaN or
     infinity, also in the result, where its dtype cannot hold it, and for an unknown name.
     """
-    _check(image, finite=True)
+    check_image(image, finite=True)
     channels, scale, shift = _map(_format(source), _format(target))
     scale, shift = (t.reshape(3, 1, 1).to(image.device) for t in (scale, shift))
     converted = (image.double()[..., channels, :, :] * scale + shift).to(image.dtype)
@@ -104,7 +104,7 @@ class Rescale(nn.Module):
         self.register_buffer("init_mean", torch.tensor(MEAN).reshape(1, 3, 1, 1) * 255)
 
     def forward(self, x: Tensor) -> Tensor:
-        _check(x)
+        check_image(x)
         return x * self.init_scale + self.init_mean
 
 
@@ -123,7 +123,7 @@ class PadWithColor(nn.Module):
         self.padding, self.color = padding, color
 
     def forward(self, image: Tensor) -> Tensor:
-        _check(image)
+        check_image(image)
         pairs = zip(image.split(1, -3), self.color, strict=True)
         return torch.cat([F.pad(channel, self.padding, value=v) for channel, v in pairs], -3)
 
@@ -170,7 +170,7 @@ def fold(conv: nn.Conv2d, source: str | PixelFormat, target: str | PixelFormat) 
 
 def _linear_light(image: Tensor) -> Tensor:
     """Undo the transfer function of sRGB (IEC 61966-2-1)."""
-    _check(image)
+    check_image(image)
     return torch.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
 
 
@@ -191,15 +191,19 @@ The image is meant for a torchvision detector, which normalizes once more after 
 """
 
 
-def _check(image, finite: bool = False) -> None:
+def check_image(image, dimensions: tuple[int, ...] = (3, 4), finite: bool = False) -> None:
+    """Raise TypeError for what is no floating point tensor, and ValueError for another shape.
+
+    `dimensions`: 3 allows (3,H,W), 4 allows (N,3,H,W). `finite`: refuse NaN and infinity, too.
+    """
     if not isinstance(image, Tensor):
         kind = type(image).__name__
         raise TypeError(f"The image must be a tensor, not {kind}: photos.load gives one.")
     if not image.is_floating_point():
         raise TypeError(f"The image is {image.dtype}: make it floating point, divided by 255.")
-    if image.ndim not in (3, 4) or image.shape[-3] != 3 or not image.numel():
-        shape = tuple(image.shape)
-        raise ValueError(f"The image must have shape (3,H,W) or (N,3,H,W), not {shape}.")
+    if image.ndim not in dimensions or image.shape[-3] != 3 or not image.numel():
+        wanted = " or ".join({3: "(3,H,W)", 4: "(N,3,H,W)"}[count] for count in dimensions)
+        raise ValueError(f"The image must have shape {wanted}, not {tuple(image.shape)}.")
     if finite and not image.isfinite().all():
         raise ValueError("The image holds NaN or infinity: give finite values.")
 

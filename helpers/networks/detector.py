@@ -27,7 +27,6 @@ WIDTHS = {"layer1": 32, "layer2": 64, "layer3": 128, "layer4": 256}
 FPN_WIDTH = 64
 HEAD_WIDTH = 128
 ANCHORS = (8, 16, 32, 64, 128)  # pixels, one size for each of P2 … P6
-NO_OBJECTS = "No objects to find: give at least one scene that has some."
 CANONICAL_SCALE = 64  # torchvision's 224 would pool every box of a 128 px scene from P2
 
 
@@ -181,8 +180,6 @@ def evaluate(
     batch_size: int = 16,
 ) -> Scores:
     """Score what `model`, in eval mode, finds: `detect`, then `rate`. Raises what they raise."""
-    if not any(len(target["labels"]) for _, target in scenes):
-        raise ValueError(NO_OBJECTS)
     return rate(detect(model, scenes, batch_size), scenes, score, iou)
 
 
@@ -198,7 +195,7 @@ def rate(
     """
     objects = sum(len(target["labels"]) for _, target in scenes)
     if not objects:
-        raise ValueError(NO_OBJECTS)
+        raise ValueError("No objects to find: give at least one scene that has some.")
     matched = false_positives = 0
     for result, (_, target) in zip(results, scenes, strict=True):
         kept = {name: values[result["scores"] >= score] for name, values in result.items()}

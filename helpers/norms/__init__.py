@@ -17,7 +17,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from numbers import Real
-from types import FunctionType
 from typing import Any
 
 import torch
@@ -32,7 +31,6 @@ from helpers.stages import stages as stages_of
 
 FROZEN_EPS = {"frozen": None, "frozen, eps 0": 0.0, "frozen, eps 1e-5": 1e-5}
 KINDS = ("running statistics", "batch statistics", *FROZEN_EPS, "identity", "folded")
-HOLD_NOTHING = (Real, str, type(None), Tensor, torch.dtype, torch.device, type, FunctionType)
 NEED_NO_STATISTICS = ("batch statistics", "identity")
 
 
@@ -126,7 +124,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], key: Any = None) -> nn
     one with NaN or infinity, and for a mapping without `key`; TypeError for a layer not of torch.
     """
     copied = _copy(model)
-    if isinstance(batches, HOLD_NOTHING):
+    if isinstance(batches, Tensor | Real | str | None):
         raise TypeError(f"Give the batches in a list or loader, not one {type(batches).__name__}.")
     layers = _moving(copied)
     if not layers:
@@ -240,24 +238,13 @@ def _set_flags(model: nn.Module, flags: dict[str, bool]) -> nn.Module:
 
 def _swap(model: nn.Module, swaps: dict[nn.Module, nn.Module]) -> nn.Module:
     """Replace modules of `model` wherever it holds them; tensors stay the same."""
-    modules = [*model.modules()]
-    for module in modules:
+    for module in [*model.modules()]:
         for name, child in module._modules.items():
             module._modules[name] = swaps.get(child, child)
     model = swaps.get(model, model)
-    if any(_may_hold_modules(vars(m) | {"_modules": None}) for m in modules):
-        # deepcopy finds a layer in lists, tuples and whatever else holds it, and takes the memo's
-        memo = {id(m): new for old, new in swaps.items() for m in (old, new)}
-        return _deepcopy(model, same_tensors(model) | memo)
-    return model
-
-
-def _may_hold_modules(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(map(_may_hold_modules, value.values()))
-    if isinstance(value, tuple | list | set):
-        return any(map(_may_hold_modules, value))
-    return not isinstance(value, HOLD_NOTHING)
+    # deepcopy finds a layer in lists, tuples and whatever else holds it, and takes the memo's
+    memo = {id(m): new for old, new in swaps.items() for m in (old, new)}
+    return _deepcopy(model, same_tensors(model) | memo)
 
 
 def _inside(model: nn.Module, stages: str | Iterable[str]) -> set[nn.Module]:
