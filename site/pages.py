@@ -82,7 +82,7 @@ def proved(reference):
 def claim(entry):
     parts = [
         f'<a id="{entry["id"]}"></a>\n## {entry["sentence"]}',
-        f"Holds for {entry['holds_for'].rstrip('.')}. Last run with torch {entry['held']}.",
+        f"**Holds for:** {entry['holds_for'].rstrip('.')}. Last run with torch {entry['held']}.",
         ran(entry),
         shown(entry["figure"]) if "figure" in entry else "",
         f"[explained]({entry['section']}) · {proved(entry['proof'])} · [source]({entry['source']})",
