@@ -12,7 +12,7 @@ from test_house import imports
 CLAIMS = {claim.id: vars(claim) for claim in claims.claims()}
 TEXTS = {name: answers.answer(name, "SITE/") for name in answers.known()}
 BLOCKS = {n: re.findall(r"```\w+\n(.*?)\n```", text, re.S) for n, text in TEXTS.items()}
-FIELDS = "sentence", "holds_for", "snippet", "prints"
+FIELDS, LESSONS = ("sentence", "holds_for", "snippet", "prints"), ROOT / "notebooks"
 NUMBER = r"(?<![\w.])\d+(?:\.\d+)*(?:e-?\d+)?"
 
 
@@ -35,8 +35,7 @@ def test_links_resolve_and_each_number_is_a_claims_or_printed(name):
         if page == "claims":
             known += [CLAIMS[label][field] for field in FIELDS]
         else:
-            path = ROOT / f"notebooks/{page}.ipynb"
-            assert f'<a id=\\"{label}\\"></a>' in path.read_text("utf-8"), label
+            assert f'<a id=\\"{label}\\"></a>' in (LESSONS / f"{page}.ipynb").read_text("utf-8")
     prose = re.sub(r"\(SITE.*?\)", "", text)
     assert {*re.findall(NUMBER, prose)} <= {*re.findall(NUMBER, "\n".join(known))}
     assert len(re.findall(r"[.!?](?=\s|$)|:$", prose, re.M)) <= 12
