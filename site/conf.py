@@ -77,7 +77,7 @@ class Label(SphinxTransform):
                     for terms, main in ((FIRST, "main"), (ALSO, ""))
                     for term in terms.get(here, [])
                 ]
-                section.insert(0, addnodes.index(entries=entries))
+                section.insert(1, addnodes.index(entries=entries))
         for cell in self.document.findall(nodes.container):
             if cell.get("nb_element") == "cell_code":
                 cell["ids"] = [f"cell-{cell['cell_metadata']['id']}"]

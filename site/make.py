@@ -28,7 +28,8 @@ SITE = ROOT / "build" / "site"
 ANCHORS = HERE / "anchors.txt"
 POSTER = "02-what-stops-what.svg", "what_stops_what.svg"
 MOST_BYTES = 25_000_000
-LASTING = re.compile(r'<(?:section|figure|div)[^>]* id="([^"]+)"')
+LABEL = re.compile(r'<a id=\\?"([^"\\]+)\\?"></a>')
+CELL = re.compile(r'id="((?:cell|figure)-[^"]+)"')
 
 
 def write(path, text):
@@ -70,11 +71,10 @@ def anchors():
     found = {f"figures/{file.name}" for file in (SITE / "figures").iterdir()}
     for source in SOURCES.rglob("*"):
         if source.suffix in (".md", ".ipynb"):
-            page = source.relative_to(SOURCES).with_suffix(".html")
-            html = (SITE / page).read_text(encoding="utf-8")
-            found |= {page.as_posix()} | {
-                f"{page.as_posix()}#{key}" for key in LASTING.findall(html)
-            }
+            page = source.relative_to(SOURCES).with_suffix(".html").as_posix()
+            labels = LABEL.findall(source.read_text(encoding="utf-8"))
+            labels += CELL.findall((SITE / page).read_text(encoding="utf-8"))
+            found |= {page} | {f"{page}#{label}" for label in labels}
     return found
 
 

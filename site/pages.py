@@ -6,7 +6,7 @@ import tomllib
 import answers
 import nbformat
 
-from notebooks import ROOT, all_notebooks, figure, figure_name, in_repository, page
+from notebooks import ROOT, all_notebooks, figure, in_repository, page
 
 HERE = ROOT / "site"
 REFERENCE = re.compile(r"\]\(((?:deeper/|symptoms/)?\w[\w-]*)(#[\w-]+)?\)")
@@ -67,12 +67,10 @@ def shown(reference):
     name, cell_id = reference.split(":")
     nb = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
     cell = next(cell for cell in nb.cells if cell.id == cell_id)
-    data = next(
-        o.data for o in cell.outputs if {"image/png", "image/svg+xml"} & {*o.get("data", {})}
-    )
-    kind = "png" if "image/png" in data else "svg"
-    assert (ROOT / "build/site-sources/figures" / figure_name(name, cell_id, kind)).exists()
-    return figure(name, cell_id, kind, data["text/plain"]).replace('id="figure-', 'id="shown-')
+    outputs = [output.get("data", {}) for output in cell.outputs]
+    kind, data = next((k, data) for k, mime in KINDS.items() for data in outputs if mime in data)
+    html = figure(name, cell_id, kind, data["text/plain"]).replace('id="figure-', 'id="shown-')
+    return html.replace('href="#', f'href="{name}.html#')
 
 
 def proved(reference):
@@ -85,7 +83,7 @@ def proved(reference):
 def claim(entry):
     parts = [
         f'<a id="{entry["id"]}"></a>\n## {entry["sentence"]}',
-        f"Holds for {entry['holds_for'].rstrip('.')}. Last run with torch {entry['held']}.",
+        f"**Holds for:** {entry['holds_for'].rstrip('.')}. Last run with torch {entry['held']}.",
         ran(entry),
         shown(entry["figure"]) if "figure" in entry else "",
         f"[explained]({entry['section']}) · {proved(entry['proof'])} · [source]({entry['source']})",

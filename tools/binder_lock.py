@@ -16,8 +16,13 @@ CPU_BUILDS = {"torch", "torchvision"}
 
 # Of constraints.txt, what the course does not need: 250 MB of the image.
 TESTS = """
-click coverage execnet greenlet hf-xet httpcore2 httpx2 huggingface_hub iniconfig nbval oxfmt oxlint
-playwright pluggy pycocotools pytest pytest-xdist ruff safetensors timm truststore
+accessible-pygments alabaster click coverage docutils execnet greenlet hf-xet httpcore2 httpx2
+huggingface_hub imagesize importlib_metadata iniconfig jupyter-cache lazy-importer markdown-it-py
+mdit-py-plugins mdurl myst-nb myst-parser nbval oxfmt oxlint playwright pluggy pycocotools
+pydata-sphinx-theme pytest pytest-xdist roman-numerals ruff safetensors snowballstemmer Sphinx
+sphinx-book-theme sphinx-copybutton sphinxcontrib-applehelp sphinxcontrib-devhelp
+sphinxcontrib-htmlhelp sphinxcontrib-jsmath sphinxcontrib-qthelp sphinxcontrib-serializinghtml
+SQLAlchemy tabulate timm truststore zipp
 """.split()
 
 

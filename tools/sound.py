@@ -1,67 +1,82 @@
-"""Is .venv whole? Its own Python runs this; where not, it says why, and `make` makes it anew.
-
-    .venv/bin/python tools/sound.py [TORCH [PYTHON]]
-
-TORCH is the choice asked for (cpu, pypi; empty: any), PYTHON the interpreter (empty: any).
-
-pip counts a package as installed once its METADATA is there, so an interrupted install can leave
-one that is "already satisfied" and incomplete. Here a package counts when its RECORD names its
-INSTALLER, which pip writes last, and when all files of the RECORD are there in full length.
-"""
+"""Is an environment whole? If not: what can be mended, and what must be made anew."""
+# Python 3.6 can parse this file: see tools/course.py.
 
 import csv
 import json
 import subprocess
-import sys
-import sysconfig
 from pathlib import Path
-from urllib.parse import unquote, urlparse
+from urllib.request import url2pathname
 
 PROJECT = "normalization_notebooks"
-VERSION = "import sys; print(*sys.version_info[:2])"
+ABOUT = (
+    "import json, sys, sysconfig as s;"
+    "print(json.dumps([sys.version_info[:2], sys.prefix, s.get_path('purelib')]))"
+)
 
 
-def reason(venv, torch="", python=""):
-    """What is wrong with the environment `venv` (a Path), as a sentence; None when it is whole."""
-    if Path(sys.prefix).resolve() != venv.resolve() or not (venv / "bin" / "activate").exists():
-        return "its making was interrupted"
-    if sys.version_info < (3, 11):  # noqa: UP036  (any Python may have made it)
-        return "its Python is older than 3.11"
-    if python:
-        asked = subprocess.run([python, "-c", VERSION], capture_output=True, text=True, check=True)
-        if asked.stdout.split() != [str(part) for part in sys.version_info[:2]]:
-            return f"it is not of {python}"
+def about(python):
+    """The version, environment and packages' folder of `python`; None each if it does not run."""
+    try:
+        quiet = {"stderr": subprocess.DEVNULL}
+        return json.loads(subprocess.check_output([str(python), "-c", ABOUT], **quiet))
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        return None, None, None
+
+
+def too_old(version, name):
+    """What to say of a Python older than 3.11, or of one that does not run; None for others."""
+    if version and tuple(version) >= (3, 11):
+        return None
+    which = "{} is {}.{}".format(name, *version) if version else f"{name} does not run"
+    return f"Python 3.11 or newer is needed, and {which}: PYTHON=python3.12 names another."
+
+
+def kept_torch(venv):
+    """The choice between cpu and pypi that an environment was made with."""
     kept = venv / "torch"
-    if torch and torch != (kept.read_text().strip() if kept.exists() else "pypi"):
-        return f"it was not made with TORCH={torch}"
-    return broken_package(Path(sysconfig.get_path("purelib")), venv.resolve().parent)
+    return kept.read_text().strip() if kept.exists() else "pypi"
 
 
-def broken_package(site, here):
-    """What is wrong in the folder `site`, as a sentence; None when all packages are whole."""
-    for leftover in site.glob("~*"):
-        return f"{leftover.name} is left over from an interrupted install"
-    if not any(site.glob("pip-*.dist-info")):
-        return "it has no pip"
+def state(venv, python, torch="auto", asked=None):
+    """Why `venv` must be made anew (a sentence or None), and what `broken` says of its packages.
+
+    `python` is its interpreter, `torch` this call's choice, `asked` a Python's version or None.
+    """
+    version, prefix, site = about(python)
+    scripts = python.parent / "activate"
+    if not prefix or not scripts.exists() or Path(prefix).resolve() != venv.resolve():
+        return ("its making was interrupted" if venv.exists() else "there is none"), {}
+    if too_old(version, ""):
+        return "its Python is older than 3.11", {}
+    if asked and asked != version:
+        return "it is of Python {}.{}".format(*version), {}
+    if torch not in ("auto", kept_torch(venv)):
+        return f"it was not made with TORCH={torch}", {}
+    for info in Path(site).glob(PROJECT + "-*.dist-info/direct_url.json"):
+        url = json.loads(info.read_text("utf-8"))["url"]
+        if Path(url2pathname(url[len("file://") :])) != venv.resolve().parent:
+            return "it belongs to another folder", {}
+    wrong = broken(Path(site))
+    if not set(Path(site).glob("pip-*.dist-info")) - set(wrong):
+        return "it has no pip", {}
+    return None, wrong
+
+
+def broken(site):
+    """What an interrupted install left in the folder `site`: a path to remove → what is wrong.
+
+    pip counts a package as installed once its METADATA is there. Here it counts when its RECORD
+    names its INSTALLER, which is written last, and when all files of the RECORD have their length.
+    """
+    wrong = {path: f"{path.name} is left over" for path in site.glob("~*")}
     for info in site.glob("*.dist-info"):
         record = info / "RECORD"
         rows = list(csv.reader(record.read_text("utf-8").splitlines())) if record.exists() else []
-        if not any(row[0] == f"{info.name}/INSTALLER" for row in rows):
-            return f"the installation of {info.stem} was interrupted"
-        for path, _, size in rows:
-            if "__pycache__" in path:
-                continue
+        sizes = {path: int(size or 0) for path, _, size in rows if "__pycache__" not in path}
+        if info.name + "/INSTALLER" not in sizes:
+            wrong[info] = f"the installation of {info.stem} was interrupted"
+        for path, size in sizes.items():
             file = site / path
-            if not file.exists() or file.stat().st_size < int(size or 0):
-                return f"{path} is missing or cut short"
-        if info.name.startswith(PROJECT + "-"):
-            url = json.loads((info / "direct_url.json").read_text("utf-8"))["url"]
-            if Path(unquote(urlparse(url).path)) != here:
-                return "it belongs to another folder"
-    return None
-
-
-if __name__ == "__main__":
-    why = reason(Path(".venv"), *sys.argv[1:])
-    if why:
-        sys.exit(f".venv is not usable: {why}.")
+            if not file.exists() or file.stat().st_size < size:
+                wrong[info] = f"{path} is missing or cut short"
+    return wrong

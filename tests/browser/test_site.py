@@ -39,6 +39,10 @@ class Page(HTMLParser):
 page_of = cache(Page)
 
 
+def git(*command):
+    return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True).stdout
+
+
 @pytest.fixture(scope="module")
 def make():
     """The site is built, as `make site` does it."""
@@ -67,9 +71,9 @@ def test_addresses_last(make):
     kept = make.ANCHORS.read_text(encoding="utf-8").splitlines()
     assert sorted(set(kept) - make.anchors()) == [], "these addresses are gone"
     assert sorted(make.anchors() - set(kept)) == [], "python site/make.py --anchors adds these"
-    log = ["git", "log", "--format=", "-p", "--", "site/anchors.txt"]
-    history = subprocess.run(log, cwd=ROOT, capture_output=True, text=True).stdout
-    assert re.findall(r"^-(?!--).+", history, re.M) == [], "lines are only added"
+    tag = git("describe", "--tags", "--abbrev=0").strip() or "HEAD"
+    published = git("show", f"{tag}:site/anchors.txt").splitlines()
+    assert sorted(set(published) - set(kept)) == [], f"lines are only added to those of {tag}"
 
 
 def test_every_link_leads_somewhere_and_nothing_is_loaded_from_elsewhere(make):
@@ -125,8 +129,8 @@ def test_the_output_below_a_prediction_waits(phone):
 @pytest.mark.parametrize(
     "asked, found",
     [
-        ("NaN", r"symptoms\.html#nan-after-half"),
-        ("FrozenBatchNorm2d", r"05_frozen_batchnorm\.html"),
+        ("NaN", "symptoms.html#nan-after-half"),
+        ("FrozenBatchNorm2d", "05_frozen_batchnorm.html"),
     ],
 )
 def test_the_search_lists_the_right_section_first(phone, asked, found):
