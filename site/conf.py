@@ -77,7 +77,7 @@ class Label(SphinxTransform):
                     for terms, main in ((FIRST, "main"), (ALSO, ""))
                     for term in terms.get(here, [])
                 ]
-                section.insert(0, addnodes.index(entries=entries))
+                section.insert(1, addnodes.index(entries=entries))
         for cell in self.document.findall(nodes.container):
             if cell.get("nb_element") == "cell_code":
                 cell["ids"] = [f"cell-{cell['cell_metadata']['id']}"]
@@ -105,13 +105,12 @@ def offer_to_run(app, page, template, context, doctree):
     """Link a notebook to Binder at the tag, and to its copy for Colab beside the published site."""
     if not (ADDRESS and (app.srcdir / f"{page}.ipynb").exists()):
         return
-    owner_and_name = ADDRESS.removeprefix("https://github.com/")
-    hosts = {
-        "Binder": f"https://mybinder.org/v2/gh/{owner_and_name}/{REF}"
-        f"?urlpath=lab/tree/notebooks/{page}.ipynb",
-        "Colab": f"https://colab.research.google.com/github/{owner_and_name}"
-        f"/blob/gh-pages/{os.environ.get('SITE_FOLDER', 'latest')}/colab/{page}.ipynb",
-    }
+    name = ADDRESS.removeprefix("https://github.com/")
+    hosts = {"Binder": f"https://mybinder.org/v2/gh/{name}/{REF}"}
+    hosts["Binder"] += f"?urlpath=lab/tree/notebooks/{page}.ipynb"
+    if re.match(r"v\d", REF):  # the copies for Colab are made at a tag
+        hosts["Colab"] = f"https://colab.research.google.com/github/{name}/blob/gh-pages"
+        hosts["Colab"] += f"/{REF}/colab/{page}.ipynb"
     context["header_buttons"].append(
         {
             "type": "group",

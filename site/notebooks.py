@@ -16,6 +16,7 @@ ADDRESS = os.environ.get("SITE_REPOSITORY", "")  # https://github.com/OWNER/NAME
 REF = os.environ.get("SITE_REF", "main")
 LINK = re.compile(r"\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 PAGES = {"README.md": "index.md", "symptoms.toml": "symptoms.md", "claims.toml": "claims.md"}
+QUESTION = re.compile(r"((from|import) .+\n+)*((predict|quiz)\(.+\)\n*)+")
 WIDEST = 800
 
 
@@ -95,16 +96,20 @@ class Converter:
         return nb, {"modules": modules, "models": models}
 
     def _convert_outputs(self, cell, page, models):
-        if "collapsed" in cell.metadata.get("tags", []):
-            cell.metadata["tags"].append("hide-output")
+        tags = cell.metadata.setdefault("tags", [])
+        if "collapsed" in tags:
+            tags.append("hide-output")
+        if QUESTION.fullmatch(cell.source.strip()):
+            tags.append("remove-input")
         shown = [self._html(cell, output.get("data", {}), page, models) for output in cell.outputs]
         alive = any(html and "data-explorer" in html for html in shown)
         outputs = []
         for output, html in zip(cell.outputs, shown, strict=True):
+            if alive and html and html.startswith("<figure"):  # the explorer's still picture
+                html = f"<noscript>{html.replace(' id=', ' data-id=')}</noscript>"
             if html:
                 output.data = nbformat.from_dict({"text/html": html})
-            if not (alive and html and html.startswith("<figure")):  # the explorer's still picture
-                outputs.append(output)
+            outputs.append(output)
         cell.outputs = outputs
 
     def _html(self, cell, data, page, models):
@@ -121,7 +126,7 @@ class Converter:
         if WIDGET_VIEW not in data:
             return None
         if (key := data[WIDGET_VIEW]["model_id"]) in models:
-            return f'<div data-explorer="{key}"></div>'
+            return f'<div data-explorer="{key}" id="figure-{cell.id}"></div>'
         return "<p><em>This control needs Python: it works in the notebook.</em></p>"
 
 

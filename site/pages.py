@@ -3,6 +3,7 @@
 import re
 import tomllib
 
+import answers
 import nbformat
 
 from notebooks import ROOT, all_notebooks, figure, in_repository, page
@@ -82,7 +83,7 @@ def proved(reference):
 def claim(entry):
     parts = [
         f'<a id="{entry["id"]}"></a>\n## {entry["sentence"]}',
-        f"Holds for {entry['holds_for'].rstrip('.')}. Last run with torch {entry['held']}.",
+        f"**Holds for:** {entry['holds_for'].rstrip('.')}. Last run with torch {entry['held']}.",
         ran(entry),
         shown(entry["figure"]) if "figure" in entry else "",
         f"[explained]({entry['section']}) · {proved(entry['proof'])} · [source]({entry['source']})",
@@ -134,6 +135,11 @@ def symptom_page(entry):
     return linked("\n\n".join(parts), "../")
 
 
+def answer_page(name):
+    text = (answers.ANSWERS / f"{name}.md").read_text(encoding="utf-8")
+    return linked(re.sub(r"\{site\}/([\w/-]+)\.html", r"\1", text), "../")
+
+
 def most_asked():
     rows = sorted(entries("symptom"), key=lambda entry: -entry.get("asked", 0))[:MOST_ASKED]
     return "\n".join(f"- **{entry['says']}**: {entry['answer']} {leads(entry)}" for entry in rows)
@@ -150,11 +156,12 @@ def front_page(toggle):
         ("deeper", course(deeper)),
     ):
         text = text.replace(f"{{{name}}}", part)
+    written = [f"answers/{name}" for name in answers.known()]
     data = sorted(file.relative_to(ROOT).with_suffix("") for file in ROOT.glob("data/**/README.md"))
     return "\n\n".join(
         [
             linked(text),
-            contents("Answers", ["symptoms", "claims", "decide"]),
+            contents("Answers", ["symptoms", "claims", "decide", *written]),
             contents("The course", [f"{title(file)} <{page(file)}>" for file in lessons]),
             contents("Deeper", [page(file) for file in deeper]),
             contents("What is stored", [name.as_posix() for name in data]),
@@ -170,4 +177,5 @@ def all_pages(toggle):
     for entry in entries("symptom"):
         if "section" not in entry:
             pages[f"symptoms/{entry['id']}.md"] = symptom_page(entry)
+    pages |= {f"answers/{name}.md": answer_page(name) for name in answers.known()}
     return pages

@@ -1,6 +1,5 @@
 """Exercises: the notebook's solution passes, plausible mistakes are named, and nothing raises."""
 
-import ast
 import re
 
 import numpy as np
@@ -14,35 +13,27 @@ from helpers.course.checkers import FILES, load_all
 from helpers.course.checkers.checker import Verdict
 from helpers.course.exercises import check
 from helpers.norms import freeze
+from workshop.make import right_attempts
 
 CHECKERS = load_all()
-NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
-EXERCISES = [
-    section
-    for path in NOTEBOOKS
-    for section in exercise_sections(make.loads(path.read_text(encoding="utf-8")))
-]
+IMPORTED = {"torch": torch, "nn": nn, "FrozenBatchNorm2d": FrozenBatchNorm2d}
+NOTEBOOKS = [make.loads(path.read_text(encoding="utf-8")) for path in make.every()]
 
 
-def solutions():
-    """Key → the function that the notebook's solution defines and its last cell has checked."""
+def attempts(sources):
+    """Key → what the cells with these sources hand to `check`."""
     found = {}
-    for _, text, cells in EXERCISES:
-        namespace = {"torch": torch, "nn": nn, "FrozenBatchNorm2d": FrozenBatchNorm2d}
-        for block in re.findall(r"<summary>Solution</summary>\s+```python\n(.*?)```", text, re.S):
-            exec(block, namespace)
-        for node in ast.walk(ast.parse(cells[-1].source)):
-            match node:
-                case ast.Call(ast.Name("check"), [ast.Constant(key), ast.Name(name)]):
-                    found[key] = namespace[name]
+    for source in sources:
+        exec(source, {**IMPORTED, "check": found.__setitem__})
     return found
 
 
-SOLUTIONS = solutions()
+SOLUTIONS = attempts(source for nb in NOTEBOOKS for source in right_attempts(nb).values())
 
 
 def test_every_exercise_has_a_checker_and_every_checker_an_exercise():
-    assert len(SOLUTIONS) == len(EXERCISES) and SOLUTIONS.keys() == CHECKERS.keys()
+    assert len(SOLUTIONS) == sum(len(exercise_sections(nb)) for nb in NOTEBOOKS)
+    assert SOLUTIONS.keys() == CHECKERS.keys()
 
 
 def test_only_the_file_of_a_key_is_loaded():

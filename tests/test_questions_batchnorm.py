@@ -12,14 +12,21 @@ def norm(channels=3, **settings):
     return nn.BatchNorm2d(channels, **settings).double()
 
 
-def test_a_look_under_no_grad_changes_the_model():
-    layer, x = norm(), 3 + batch(4, 3, 5, 5)
-    before = layer.eval()(x)
-    with torch.no_grad():
-        layer.train()(x)
-    assert layer.running_mean.ne(0).all() and layer.running_var.ne(1).all()
-    assert layer.num_batches_tracked == 1
-    assert not torch.allclose(layer.eval()(x), before)
+def test_missing_statistics_spoil_eval_mode_alone():
+    trained, layer, x = norm(), norm(), 3 + batch(4, 3, 5, 5)
+    for parameter in trained.parameters():
+        nn.init.uniform_(parameter, 1, 2, generator=torch.Generator().manual_seed(0))
+    for _ in range(50):
+        trained(x)
+    layer.load_state_dict(dict(trained.named_parameters()), strict=False)
+    alone = x * layer.weight[:, None, None] + layer.bias[:, None, None]
+    torch.testing.assert_close(layer.eval()(x), alone, rtol=1e-5, atol=0)
+    assert (layer(x) - trained.eval()(x)).abs().min() > 1
+    torch.testing.assert_close(layer.train()(x), trained.train()(x))
+    for _ in range(9):
+        layer(x)
+    left = 1 - layer.running_mean / x.mean((0, 2, 3))
+    torch.testing.assert_close(left, torch.full_like(left, 0.9**10))
 
 
 def test_train_overwrites_eval():

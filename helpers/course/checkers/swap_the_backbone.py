@@ -43,8 +43,8 @@ def find_backbone_mistake(attempt) -> str | None:
     strides = [64 // x.shape[-1] for x in maps.values()]
     if strides != [4, 8, 16, 32, 64]:
         return (
-            f"the levels have strides {', '.join(map(str, strides))}: P2 … P6 have 4, 8, 16, 32 "
-            "and 64; the stem is no level."
+            f"the levels have strides {', '.join(map(str, strides))}: P2 … P5 have 4, 8, 16 and "
+            "32, and P6, taken from P5, has 64; the stem is no level."
         )
     if not all(map(is_frozen, norm_layers(backbone.body).values())):
         return "its statistics would move in training: freeze its normalization layers."

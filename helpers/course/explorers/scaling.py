@@ -81,7 +81,7 @@ class ScalingExplorer(Explorer):
         emits, expects = state["emits"], state["expects"]
         view = self._feeding.view(image, target, state["brightness"], emits, expects)
         largest, off = max(((s, row.relative) for s, row in view.rows.items()), key=lambda x: x[1])
-        most = f"the maps are off most at {largest}, by {rounded(off)} ×."
+        most = f"{largest}'s maps are off most, by {rounded(off)} × their right maximum."
         if off <= ROUNDING:
             most = "no stage is off by more than rounding (≤ 1e-5)."
         return {
