@@ -3,7 +3,7 @@
 import torch
 from test_probe import HiddenEps
 
-from helpers.audit import audit
+from helpers.audit import audit, audit_builder
 from helpers.compare import compare
 from helpers.course.checkers.audit_your_model import network
 from helpers.probe import probe
@@ -20,3 +20,10 @@ def test_an_attribute_that_forward_does_not_read():
     layer = HiddenEps()
     layer.eps = 1e-3
     assert probe(layer).eps == 1e-5 and probe(layer).eps_measured
+
+
+def test_coco_weights_keep_the_eps_of_their_layers():
+    name = "fasterrcnn_mobilenet_v3_large_fpn"
+    pretrained, coco = (audit_builder(name, weights) for weights in ("pretrained", "coco"))
+    assert [finding.code for finding in pretrained.findings] == ["eps-differs"]
+    assert not coco.findings and {layer.eps for layer in coco.layers} == {1e-5}

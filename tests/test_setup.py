@@ -151,6 +151,7 @@ def test_licenses_and_citation():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
     assert citation["version"] == PROJECT["version"]
+    assert f"\n## {PROJECT['version']}\n" in (ROOT / "CHANGELOG.md").read_text("utf-8")
     assert citation["license"] == PROJECT["license"]
 
 
