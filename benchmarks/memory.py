@@ -1,4 +1,4 @@
-"""Memory of this process in MB of 2**20 bytes."""
+"""Memory of processes in MB of 2**20 bytes."""
 
 import re
 import resource
@@ -19,3 +19,13 @@ def peak_mb() -> float:
     if STATUS.exists():  # Linux's getrusage begins with the memory of the process that started it
         return int(re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())[1]) / 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def rollup_mb(pid: int) -> dict[str, float]:
+    """Read Linux's sums over a process's memory, by their names there.
+
+    In `Pss`, the proportional set size, a page that n processes share counts as 1/n of a page, so
+    that those of all processes add up to what they take.
+    """
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return {name: int(kb) / 2**10 for name, kb in re.findall(r"(\w+):\s+(\d+) kB", text)}

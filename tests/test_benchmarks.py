@@ -13,6 +13,7 @@ import pytest
 from benchmarks import __main__ as everything
 from benchmarks import (
     browser,
+    class_server,
     compare,
     explorer,
     memory,
@@ -150,3 +151,21 @@ def test_all_run_each_in_a_process_and_one_failure_fails_all(monkeypatch):
     assert everything.main() == 1
     assert asked == [f"benchmarks.{name}" for name in everything.NAMES]
     assert all(importlib.import_module(name).main for name in asked)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux tells it only")
+def test_kernels_stay_open_with_the_settings_until_all_are_measured():
+    block = "import os\nblock = bytes([int(os.environ['A'])]) * 2**27"
+    rows = class_server.measure([block, PICTURE], 2, 2, {"A": "1"})
+    assert len({row["pid"] for row in rows}) == 2
+    for row in rows:
+        assert 128 < row["Pss"] <= row["Rss"] < 500
+        assert 0 < row["seconds_to_first_png"] <= row["seconds"]
+        assert not Path(f"/proc/{row['pid']}").exists()
+    with pytest.raises(RuntimeError, match="fails in this kernel: name 'x'"):
+        class_server.measure(["x"], 1, 1, {})
+
+
+def test_the_administrators_page_has_the_settings_that_are_measured():
+    page = (ROOT / "docs" / "jupyterhub.md").read_text("utf-8")
+    assert all(f'"{name}": "{value}"' in page for name, value in class_server.SETTINGS.items())
