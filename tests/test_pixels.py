@@ -5,14 +5,17 @@ import json
 import math
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 
 from helpers import DATA
 from helpers.inputs import photos
+from helpers.inputs.diagnose import diagnose
 from helpers.inputs.pixels import (
     FORMATS,
     KNOWN,
@@ -26,6 +29,8 @@ from helpers.inputs.pixels import (
 )
 
 GOLDEN = json.loads((DATA / "golden" / "mxnet_rescale.json").read_text())
+LEVELS_BGR = ["detectron", "detectron2", "keras-caffe"]
+PHOTOS = {name: photos.load(name) for name in photos.NAMES}
 PAIRS = list(product(KNOWN, repeat=2))
 
 
@@ -336,3 +341,117 @@ def test_gamma_undoes_srgb():
     linear = loader_mistakes["gamma"](p)
     encoded = torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     torch.testing.assert_close(encoded, p, rtol=0, atol=1e-7)  # IEC's knees round to 8e-8
+
+
+# diagnose
+
+
+def test_the_true_format_is_never_excluded_even_dim_or_resized():
+    for name, photo, bright in product(KNOWN, PHOTOS.values(), (1, 0.1)):
+        image = convert(bright * photo[..., ::2, ::2], PLAIN, name)
+        for shown in (image, F.interpolate(image, (150, 150), mode="bicubic")):
+            diagnosis = diagnose(shown, name)
+            assert name in diagnosis.allowed and diagnosis.warning == "", (name, bright)
+            assert set(diagnosis.allowed) | set(diagnosis.excluded) == set(KNOWN)
+            assert not set(diagnosis.allowed) & set(diagnosis.excluded)
+
+
+def test_an_excluded_format_would_have_no_picture():
+    ends = torch.tensor([0.0, 255.0], dtype=torch.float64).reshape(1, 1, 2).expand(3, 1, 2)
+    for name, photo in product(KNOWN, PHOTOS.values()):
+        image = convert(photo[..., ::2, ::2], PLAIN, name)
+        values, excluded = image.double().flatten(2)[0], diagnose(image).excluded
+        for other, published in PUBLISHED.items():
+            black, white = published(ends)[:, 0].unbind(-1)
+            low, high = ((v - black) / (white - black) for v in (values.amin(1), values.amax(1)))
+            beyond = max(-low.min(), high.max() - 1) > 0.2
+            flat = (high - low).max() * 255 <= 8  # the photos have more than 9 values
+            assert (other in excluded) == bool(beyond or flat), (name, other)
+
+
+def test_dim_levels_are_not_told_for_a_format_of_their_own():
+    for photo in PHOTOS.values():
+        levels = (100 * photo).round()
+        diagnosis = diagnose(levels, expected="0-1")
+        assert diagnosis.allowed == (*LEVELS_BGR, "0-255")
+        assert diagnosis.warning == (
+            f"Values up to {levels.max():.0f}, above 1: not 0-1; "
+            "perhaps levels 0–255: divide by 255."
+        )
+
+
+WARNINGS = {
+    "0-255": "above 1: not 0-1; perhaps levels 0–255: divide by 255.",
+    "normalized twice": "not 0-1; perhaps torchvision or ",
+    "-1 to 1": "below 0: not 0-1; perhaps torchvision or keras-torch or keras-tf or ",
+    "caffe style": "not 0-1; perhaps detectron or detectron2 or keras-caffe.",
+    "divided twice": "Values all within 8 of 255 levels: not 0-1; perhaps divided twice.",
+}
+
+
+def test_the_mistakes_that_the_values_show_are_warned_of():
+    for (name, load), photo in product(loader_mistakes.items(), PHOTOS.values()):
+        diagnosis = diagnose(load(photo), "0-1")
+        if name in WARNINGS:
+            assert WARNINGS[name] in diagnosis.warning and "0-1" in diagnosis.excluded
+        else:  # a picture may be blue, and it may be dark
+            assert name in ("BGR", "gamma", "halved")
+            assert diagnosis.warning == "" and {"0-1", "BGR"} <= set(diagnosis.allowed)
+        assert diagnose(load(photo)).warning == ""
+
+
+def test_only_the_values_that_a_format_cannot_have_are_warned_of():
+    levels, dark = 255 * PHOTOS["astronaut"], (draw(3, 40, 40) ** 8)
+    half = PixelFormat("RGB", -0.5, 0.5)
+    for image, expected, warning in (
+        (dark, "0-1", ""),
+        (torch.zeros(3, 4, 4), "0-1", ""),
+        (torch.zeros(3, 4, 4), "0-255", ""),
+        ((5 * dark).round(), "0-255", ""),  # a black picture, but of whole levels
+        (dark, "0-255", "Values all within 8 of 255 levels: not 0-255; perhaps 0-1 or "),
+        (levels, "torchvision", "not torchvision; perhaps levels 0–255."),
+        (levels, "detectron", "not detectron; perhaps levels 0–255."),
+        (convert(levels, "0-255", half), half, ""),
+        (levels, half, "Values up to 255, above 0.5: not the expected format; perhaps levels"),
+        (1e4 * dark, "0-1", "not 0-1; perhaps no known format."),
+        (1e4 * dark, None, "No known format allows these values."),
+    ):
+        told = diagnose(image, expected).warning
+        assert warning in told and bool(told) == bool(warning), (expected, told)
+
+
+def test_what_a_detector_holds_after_its_own_normalization():
+    for photo in PHOTOS.values():
+        twice = convert(loader_mistakes["normalized twice"](photo), PLAIN, "torchvision")
+        diagnosis = diagnose(twice, "torchvision")
+        assert "torchvision, twice" in diagnosis.allowed
+        assert "below -2.12: not torchvision" in diagnosis.warning
+        torch.testing.assert_close(convert(twice, "torchvision, twice", PLAIN), photo)
+
+
+def test_an_image_of_any_kind_and_layout_is_taken():
+    levels = (255 * PHOTOS["cat"]).round().byte()
+    hwc = levels[0].permute(1, 2, 0)
+    batch = PHOTOS["cat"].clone().requires_grad_()
+    wanted = diagnose(levels.double())
+    for image in (
+        levels,
+        levels[0],
+        levels.permute(0, 2, 3, 1),
+        hwc,
+        hwc.numpy(),
+        hwc.numpy()[:, ::-1],
+        levels.numpy().astype(np.float16),
+        Image.fromarray(hwc.numpy()),
+        torch.cat([levels, levels]).int(),
+    ):
+        told = diagnose(image)
+        assert (told.low, told.high, told.allowed) == (wanted.low, wanted.high, wanted.allowed)
+        assert told.means == pytest.approx(wanted.means)
+    assert "0-1" in diagnose(batch).allowed and torch.equal(batch, PHOTOS["cat"])
+    with pytest.raises(TypeError, match="must be a tensor, not ndarray"):
+        diagnose(np.array([["red"]]))
+    with pytest.raises(TypeError, match="The image is torch.complex64: make it floating point"):
+        diagnose(levels * 1j)
+    with pytest.raises(ValueError, match=r"must have shape .*, not \(4, 4\)"):
+        diagnose(Image.new("I;16", (4, 4), 40_000))  # RGB would clip it to 255

@@ -82,7 +82,7 @@ def convert(image: Tensor, source: str | PixelFormat, target: str | PixelFormat)
     infinity, also in the result, where its dtype cannot hold it, and for an unknown name.
     """
     check_image(image, finite=True)
-    channels, scale, shift = _map(_format(source), _format(target))
+    channels, scale, shift = _map(pixel_format(source), pixel_format(target))
     scale, shift = (t.reshape(3, 1, 1).to(image.device) for t in (scale, shift))
     converted = (image.double()[..., channels, :, :] * scale + shift).to(image.dtype)
     if not converted.isfinite().all():
@@ -152,7 +152,7 @@ def fold(conv: nn.Conv2d, source: str | PixelFormat, target: str | PixelFormat) 
         )
     if conv.padding_mode != "zeros":
         raise ValueError(f"The padding mode is {conv.padding_mode!r}: only 'zeros' can be folded.")
-    channels, scale, shift = _map(_format(source), _format(target))
+    channels, scale, shift = _map(pixel_format(source), pixel_format(target))
     weight = conv.weight.double()
     bias = weight.sum((2, 3)) @ shift.to(weight.device)
     if conv.bias is not None:
@@ -208,7 +208,7 @@ def check_image(image, dimensions: tuple[int, ...] = (3, 4), finite: bool = Fals
         raise ValueError("The image holds NaN or infinity: give finite values.")
 
 
-def _format(format: str | PixelFormat) -> PixelFormat:
+def pixel_format(format: str | PixelFormat) -> PixelFormat:
     if isinstance(format, PixelFormat):
         return format
     if not isinstance(format, str) or format not in KNOWN:
@@ -220,12 +220,12 @@ def _format(format: str | PixelFormat) -> PixelFormat:
 def _map(source: PixelFormat, target: PixelFormat) -> tuple[list[int], Tensor, Tensor]:
     """Find channels, scale, shift (3,) float64 with target = scale·source[channels] + shift."""
     channels = [source.order.index(letter) for letter in target.order]
-    (gain_in, offset_in), (gain_out, offset_out) = _line(source), _line(target)
+    (gain_in, offset_in), (gain_out, offset_out) = line(source), line(target)
     scale = gain_out / gain_in[channels]
     return channels, scale, offset_out - scale * offset_in[channels]
 
 
-def _line(format: PixelFormat) -> tuple[Tensor, Tensor]:
+def line(format: PixelFormat) -> tuple[Tensor, Tensor]:
     """Find gain and offset (3,) float64 with stored = gain·p + offset."""
     mean, std = (torch.tensor(v, dtype=torch.float64) for v in (format.mean, format.std))
     return (format.high - format.low) / std, (format.low - mean) / std
