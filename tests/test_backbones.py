@@ -54,25 +54,6 @@ def test_the_stand_in_has_the_recorded_bits(stand_in):
     assert digest(stand_in) == STAND_IN
 
 
-def test_the_stand_in_is_calibrated_on_the_photos_and_does_not_explode(stand_in):
-    assert not stand_in.training and "not trained" in stand_in.provenance
-    x = photos.load_all()
-    with torch.no_grad():
-        for stage, part in stages(stand_in).items():
-            x = part(x)
-            assert 1 < x.abs().max() < 100, stage
-    variances = torch.cat([bn.running_var for bn in norm_layers(stand_in).values()])
-    assert variances.min() > 1e-4 and variances.max() < 100
-
-
-def test_the_stand_in_gives_sensible_biases_and_weights(stand_in):
-    for name, bn in norm_layers(stand_in).items():
-        low, high = (0.1, 0.3) if name.endswith("bn3") else (0.5, 1.0)
-        assert low <= bn.weight.min() < bn.weight.max() <= high
-        assert bn.bias.abs().max() <= 0.2 and bn.bias.std() > 0.05
-        assert bn.num_batches_tracked == 1
-
-
 def test_altered_statistics_are_refused(monkeypatch, tmp_path):
     altered = tmp_path / "resnet50_statistics.pt"
     altered.write_bytes(backbones.STATISTICS.read_bytes()[:-1] + b"x")
@@ -253,12 +234,6 @@ def test_every_network_carries_its_normalize(own):
     assert torch.equal(copy.deepcopy(model).normalize(image), image)
 
 
-def test_the_url_is_the_one_of_the_question():
-    name = backbones.IMAGENET_URL.rpartition("/")[2]
-    assert name == "resnet50-0676ba61.pth"
-    assert backbones._imagenet_file()[1] == "0676ba61"
-
-
 def test_lite0_knows_the_photos():
     model = backbones.load("lite0")
     categories = models.EfficientNet_B0_Weights.IMAGENET1K_V1.meta["categories"]
@@ -266,13 +241,6 @@ def test_lite0_knows_the_photos():
         with torch.no_grad():
             logits = model(model.normalize(photos.load(name)))
         assert categories[logits.argmax()] in classes
-
-
-def test_lite0_has_the_statistics_of_the_trained_network():
-    layers = norm_layers(backbones.load("lite0")).values()
-    variance = torch.cat([bn.running_var for bn in layers])
-    assert {bn.eps for bn in layers} == {1e-3} and len(layers) == 49
-    assert (len(variance), (variance == 0).sum()) == (21_008, 130)
 
 
 def test_lite0_with_an_altered_file_is_refused(monkeypatch):
