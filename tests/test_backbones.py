@@ -187,13 +187,11 @@ def with_values(name, value):
         (with_values("bn1.running_mean", float("nan")), "bn1.running_mean holds what is not fini"),
         (with_values("bn1.running_var", -1.0), "bn1.running_var holds .* a negative variance"),
         (with_values("conv1.weight", 1e39), "not finite"),
-        (lambda s: models.resnet18().state_dict(), "size mismatch|Missing key"),
         (lambda s: {"model": {}}, "Missing key"),
         (lambda s: models.resnet18(), r"more than names and tensors \(UnpicklingError\): write"),
         (lambda s: s | {"conv1.weight": "tensor"}, "more than names"),
         (lambda s: s | {"conv1.weight": torch.ones(1, device="meta")}, "more than names"),
         (lambda s: torch.ones(3), "more than names"),
-        (lambda s: [1], "more than names"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_in_one_sentence(own, change, words):

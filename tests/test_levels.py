@@ -86,12 +86,6 @@ def test_a_new_kind_costs_one_pass_and_the_detector_stays_as_it_was(model, monke
     assert model.roi_heads.box_roi_pool.scales is None
 
 
-def test_another_shape_is_shown_as_the_detector_has_it(levels):
-    image = torch.rand(3, 64, 200)
-    view = levels.view(image, BATCH)
-    assert view.image.shape[1:] == walk(load_detector(), image).size
-
-
 def test_bad_input_is_one_sentence(levels, model):
     other = load_detector()
     other.roi_heads.box_predictor.cls_score = nn.Linear(128, 91)
