@@ -7,7 +7,7 @@ import binder_link
 import claims
 import pytest
 from notebook_rules import ROOT
-from test_house import imports
+from test_claims import assert_short_and_alone
 
 CLAIMS = {claim.id: vars(claim) for claim in claims.claims()}
 TEXTS = {name: answers.answer(name, "SITE/") for name in answers.known()}
@@ -16,14 +16,10 @@ FIELDS, LESSONS = ("sentence", "holds_for", "snippet", "prints"), ROOT / "notebo
 NUMBER = r"(?<![\w.])\d+(?:\.\d+)*(?:e-?\d+)?"
 
 
-def test_a_snippet_is_short_and_prints_what_stands_below(tmp_path):
+def test_a_snippet_is_short_and_prints_what_stands_below():
     snippets, below = map(list, zip(*BLOCKS.values(), strict=True))
     assert claims.run_all(snippets) == below
-    for snippet in snippets:
-        lengths = [len(line) for line in snippet.splitlines() if line]
-        assert len(lengths) <= 8 and max(lengths) <= 88
-        (path := tmp_path / "snippet.py").write_text(snippet, "utf-8")
-        assert {m.split(".")[0] for m in imports(path)} <= {"torch", "torchvision", "numpy"}
+    assert_short_and_alone(snippets)
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -55,25 +55,6 @@ def test_the_stand_in_has_the_recorded_bits(stand_in):
     assert digest(stand_in) == STAND_IN
 
 
-def test_the_stand_in_is_calibrated_on_the_photos_and_does_not_explode(stand_in):
-    assert not stand_in.training and "not trained" in stand_in.provenance
-    x = photos.load_all()
-    with torch.no_grad():
-        for stage, part in stages(stand_in).items():
-            x = part(x)
-            assert 1 < x.abs().max() < 100, stage
-    variances = torch.cat([bn.running_var for bn in norm_layers(stand_in).values()])
-    assert variances.min() > 1e-4 and variances.max() < 100
-
-
-def test_the_stand_in_gives_sensible_biases_and_weights(stand_in):
-    for name, bn in norm_layers(stand_in).items():
-        low, high = (0.1, 0.3) if name.endswith("bn3") else (0.5, 1.0)
-        assert low <= bn.weight.min() < bn.weight.max() <= high
-        assert bn.bias.abs().max() <= 0.2 and bn.bias.std() > 0.05
-        assert bn.num_batches_tracked == 1
-
-
 def test_altered_statistics_are_refused(monkeypatch, tmp_path):
     altered = tmp_path / "resnet50_statistics.pt"
     altered.write_bytes(backbones.STATISTICS.read_bytes()[:-1] + b"x")
@@ -189,10 +170,6 @@ def test_ones_own_weights_are_loaded_in_whatever_they_are_wrapped(own):
     assert "your weights: mine.pt. FPN" in resnet50_detector(min_size=64).provenance
 
 
-def without(name):
-    return lambda state: {k: v for k, v in state.items() if k != name}
-
-
 def with_values(name, value):
     return lambda state: state | {name: torch.full_like(state[name], value)}
 
@@ -200,20 +177,17 @@ def with_values(name, value):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (without("layer1.0.bn2.weight"), r'fit .*Missing key.*"layer1.0.bn2.weight"'),
         (lambda s: s | {"layer1.0.se.weight": torch.ones(1)}, 'Unexpected key.*"layer1.0.se'),
         (lambda s: s | {"conv1.weight": torch.ones(64, 3, 3, 3)}, "size mismatch for conv1.weight"),
         (lambda s: s | {"fc.bias": torch.ones(10)}, "size mismatch for fc.weight"),
         (with_values("bn1.running_mean", float("nan")), "bn1.running_mean holds what is not fini"),
         (with_values("bn1.running_var", -1.0), "bn1.running_var holds .* a negative variance"),
         (with_values("conv1.weight", 1e39), "not finite"),
-        (lambda s: models.resnet18().state_dict(), "size mismatch|Missing key"),
-        (lambda s: {"model": {}}, "Missing key"),
+        (lambda s: {"model": {}}, r'fit .*Missing key.*"conv1.weight"'),
         (lambda s: models.resnet18(), r"more than names and tensors \(UnpicklingError\): write"),
         (lambda s: s | {"conv1.weight": "tensor"}, "more than names"),
         (lambda s: s | {"conv1.weight": torch.ones(1, device="meta")}, "more than names"),
         (lambda s: torch.ones(3), "more than names"),
-        (lambda s: [1], "more than names"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_in_one_sentence(own, change, words):
@@ -254,12 +228,6 @@ def test_every_network_carries_its_normalize(own):
     assert torch.equal(copy.deepcopy(model).normalize(image), image)
 
 
-def test_the_url_is_the_one_of_the_question():
-    name = backbones.IMAGENET_URL.rpartition("/")[2]
-    assert name == "resnet50-0676ba61.pth"
-    assert backbones._imagenet_file()[1] == "0676ba61"
-
-
 def test_lite0_knows_the_photos():
     model = backbones.load("lite0")
     categories = models.EfficientNet_B0_Weights.IMAGENET1K_V1.meta["categories"]
@@ -267,13 +235,6 @@ def test_lite0_knows_the_photos():
         with torch.no_grad():
             logits = model(model.normalize(photos.load(name)))
         assert categories[logits.argmax()] in classes
-
-
-def test_lite0_has_the_statistics_of_the_trained_network():
-    layers = norm_layers(backbones.load("lite0")).values()
-    variance = torch.cat([bn.running_var for bn in layers])
-    assert {bn.eps for bn in layers} == {1e-3} and len(layers) == 49
-    assert (len(variance), (variance == 0).sum()) == (21_008, 130)
 
 
 def test_lite0_with_an_altered_file_is_refused(monkeypatch):

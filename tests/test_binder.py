@@ -172,7 +172,6 @@ def test_a_remote_that_binder_cannot_reach():
         "https://ada:secret@codeberg.org/ada/course.git": "codeberg.org",
         "git@github.com.example.org:ada/course.git": "github.com.example.org",
         "https://github.com/ada": "github.com",
-        "https://gitlab.com/course": "gitlab.com",
         "../course": "this computer",
     }.items():
         with pytest.raises(ValueError, match=rf"^[^\n]*\(on {re.escape(host)}\)[^\n]*$") as error:

@@ -1,31 +1,37 @@
-"""claims.toml: its snippets print what is recorded, and what it names exists and proves."""
+"""claims.toml and symptoms.toml: snippets print what is recorded, and a claim names its proof."""
 
+import ast
 import re
 from functools import cache
 
 import claims
 import pytest
 from notebook_rules import ROOT, code, make
-from test_house import imports
 from test_questions import unproved
 
 CLAIMS = {claim.id: claim for claim in claims.claims()}
 TEXT, NOTEBOOKS = claims.CLAIMS.read_text("utf-8"), ROOT / "notebooks"
 
 
+def assert_short_and_alone(snippets):
+    """At most eight lines that fit on a page, and no import but of what a reader has."""
+    for snippet in snippets:
+        lengths = [len(line) for line in snippet.splitlines() if line.strip()]
+        assert len(lengths) <= 8 and max(lengths) <= 88, snippet
+        for node in ast.walk(ast.parse(snippet)):
+            names = [alias.name for alias in getattr(node, "names", [])]
+            for name in [node.module] if isinstance(node, ast.ImportFrom) else names:
+                assert name.split(".")[0] in {"torch", "torchvision", "numpy"}, snippet
+
+
 def test_every_snippet_prints_what_is_recorded():
-    snippets = [claim.snippet for claim in CLAIMS.values()]
+    files = map(claims.recorded, (claims.CLAIMS, claims.SYMPTOMS))
+    snippets, wanted = zip(*(pair for file in files for pair in file.values()), strict=True)
+    assert len(snippets) >= 25
+    assert_short_and_alone(snippets)
     *printed, fault = claims.run_all([*snippets, "import os; print(os.listdir()); 1 / 0"])
     assert fault == "[]\nZeroDivisionError: division by zero"
-    assert dict(zip(CLAIMS, printed, strict=True)) == {n: c.prints for n, c in CLAIMS.items()}
-
-
-def test_snippets_are_short_and_import_little(tmp_path):
-    for name, claim in CLAIMS.items():
-        lengths = [len(line) for line in claim.snippet.splitlines() if line.strip()]
-        assert len(lengths) <= 8 and max(lengths) <= 88, name
-        (path := tmp_path / "snippet.py").write_text(claim.snippet, "utf-8")
-        assert {m.split(".")[0] for m in imports(path)} <= {"torch", "torchvision", "numpy"}, name
+    assert printed == [*wanted]
 
 
 def test_what_a_claim_names_exists_and_proves():

@@ -13,7 +13,6 @@ from PIL import Image
 from traitlets import Int, Unicode
 
 from helpers.course.explorers.explorer import HERE, YOURS, Control, Explorer, levels, png
-from helpers.course.explorers.still import still
 
 BARS = [{"kind": "bars", "rows": [{"label": "a", "share": 0.5, "text": "half"}]}]
 
@@ -133,30 +132,6 @@ def test_a_map_travels_in_eight_bits():
     assert one["shape"] == [2, 3] and eight.tolist() == [0, 127, 254, 255, 254, 190]
     picture = Image.open(io.BytesIO(base64.b64decode(png(torch.rand(3, 5, 6)))))
     assert (picture.mode, picture.size) == ("P", (6, 5))
-
-
-def test_every_kind_of_panel_has_a_still_picture():
-    pixels = png(torch.rand(3, 8, 8))
-    axis = {"label": "x", "low": 1e-3, "high": 10.0, "log": True}
-    box = {"box": [1, 1, 5, 5], "kind": "right", "text": "a cat"}
-    panels = [
-        {
-            "kind": "maps",
-            "maps": [levels("A", torch.rand(3, 3), 0.0, 1.0), {"title": "p", "png": pixels}],
-        },
-        {"kind": "cards", "rows": [[{"title": "a", "text": "1"}, {"title": "b", "png": pixels}]]},
-        *BARS,
-        {"kind": "image", "title": "i", "alt": "", "png": pixels, "size": [8, 8], "boxes": [box]},
-        {
-            "kind": "plot",
-            "title": "p",
-            "x": axis,
-            "y": axis,
-            "dots": [{"x": [1], "y": [1], "kind": "many"}],
-        },
-    ]
-    for panel in panels:
-        assert Image.open(io.BytesIO(still([panel], "caption"))).width == 1600
 
 
 def test_the_modules_are_small():

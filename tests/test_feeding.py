@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
-from torchvision.ops import box_iou
 
 from helpers.compare import ROUNDING, Row
 from helpers.course.explorers.feeding import (
@@ -114,27 +113,6 @@ def test_numbers_have_two_digits_and_rounding_has_none():
     assert (
         shares == [0, 0, 0.111, 1, 1] and span(torch.tensor([-2.1179, 1112.9])) == "−2.12 … 1,110"
     )
-
-
-@pytest.mark.filterwarnings("ignore:TF32")
-def test_the_presets_words_do_not_depend_on_rounding(feeding, model):
-    """Other convolutions, which round otherwise; and no score or overlap is near its limit."""
-    image, target = pictures()[FIRST]
-    for changes in PRESETS.values():
-        emits = changes.get("emits", "0-255")
-        with torch.backends.mkldnn.flags(enabled=False):
-            other = seen(Feeding(model), FIRST, emits)
-        view = seen(feeding, FIRST, emits)
-        for one in ("found", "right"):
-            assert getattr(other, one).words() == getattr(view, one).words()
-        assert other.spans == view.spans
-        for stage, row in view.rows.items():
-            assert bound(other.rows[stage].relative) == bound(row.relative)
-        with torch.no_grad():
-            [result] = model([convert(image, PLAIN, emits)])
-        overlaps = box_iou(result["boxes"][result["scores"] > 0.5], target["boxes"])
-        for limited in (result["scores"], overlaps):
-            assert not ((limited - 0.5).abs() <= 1e-3).any()
 
 
 def test_a_view_costs_one_forward_pass_and_leaves_the_model_as_it_was(model, monkeypatch):

@@ -1,4 +1,4 @@
-"""helpers.norms on layers that keep their class, each against its formula in float64."""
+"""helpers.norms on layers of every class, each against its formula in float64."""
 
 import copy
 import io
@@ -15,7 +15,9 @@ from test_norms import (
     portrait,
     rand,
     types,
+    without_counters,
 )
+from test_probe import AlwaysEval, HiddenEps
 from torch import fx, nn
 from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
@@ -28,34 +30,12 @@ class MyFrozen(FrozenBatchNorm2d):
     pass
 
 
-class FixedBatchNorm(nn.BatchNorm2d):  # as in jiwoon-ahn/irn
-    def forward(self, x):
-        four = self.running_mean, self.running_var, self.weight, self.bias
-        return F.batch_norm(x, *four, False, 0, self.eps)
-
-
 class BatchNormReLU(nn.BatchNorm2d):
     def forward(self, x):
         return super().forward(x).relu()
 
 
-class Buffers(nn.Module):
-    def __init__(self):
-        super().__init__()
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            self.register_buffer(name, torch.ones(4))
-
-
-class DETRs(Buffers):
-    def forward(self, x):
-        eps = 1e-5
-        scale = self.weight * (self.running_var + eps).rsqrt()
-        return x * scale.reshape(1, -1, 1, 1) + (self.bias - self.running_mean * scale).reshape(
-            1, -1, 1, 1
-        )
-
-
-class Detectron2s(Buffers):
+class Detectron2s(HiddenEps):
     eps = 1e-5
 
     def forward(self, x):
@@ -70,19 +50,20 @@ def sync_act():
 OPTIONS = {"affine": True, "track_running_stats": True}
 OWN, OTHERS, BATCH = "comes back as itself", "of another library", "can normalize by the batch"
 LAYERS = (  # a layer, the shape that it takes, the activation in it, what it is
+    (nn.BatchNorm2d(4, 0.1), (2, 4, 3, 3), nn.Identity(), {OWN, BATCH}),
     (nn.BatchNorm1d(4, 1e-3), (5, 4), nn.Identity(), {OWN, BATCH}),
     (nn.BatchNorm1d(4, affine=False), (5, 4, 3), nn.Identity(), {OWN, BATCH}),
     (nn.BatchNorm3d(4, momentum=None), (2, 4, 3, 3, 3), nn.Identity(), {OWN, BATCH}),
     (nn.InstanceNorm1d(4, **OPTIONS), (2, 4, 3), nn.Identity(), {OWN}),
     (nn.InstanceNorm2d(4, **OPTIONS), (2, 4, 3, 3), nn.Identity(), {OWN}),
-    (FixedBatchNorm(4), (2, 4, 3, 3), nn.Identity(), {OWN}),
+    (AlwaysEval(4), (2, 4, 3, 3), nn.Identity(), {OWN}),
     (BatchNormReLU(4), (2, 4, 3, 3), nn.ReLU(), {OWN, BATCH}),
     (timm.layers.BatchNormAct2d(4, act_layer=nn.SiLU), (2, 4, 3, 3), nn.SiLU(), {OWN, BATCH}),
     (sync_act(), (2, 4, 3, 3), nn.SiLU(), {OWN, BATCH}),
     (timm.layers.FrozenBatchNormAct2d(4), (2, 4, 3, 3), nn.ReLU(), {OTHERS}),
     (MyFrozen(4, 1e-3), (2, 4, 3, 3), nn.Identity(), {OTHERS}),
-    (DETRs(), (2, 4, 3, 3), nn.Identity(), {OTHERS}),
-    (Detectron2s(), (2, 4, 3, 3), nn.Identity(), {OTHERS}),
+    (HiddenEps(4), (2, 4, 3, 3), nn.Identity(), {OTHERS}),
+    (Detectron2s(4), (2, 4, 3, 3), nn.Identity(), {OTHERS}),
 )
 
 
@@ -131,7 +112,7 @@ def test_other_layers_freeze_and_come_back():
             assert_close(expected, other.train()(x), 1e-12)
         assert probe(result[0]).is_frozen and is_frozen(result[0])
         assert not list(result.parameters())
-        assert_same_bits(before[0], result.state_dict())
+        assert_same_bits(*(without_counters(s) for s in (before[0], result.state_dict())))
         assert (type(result[0]) is type(layer)) == (OTHERS in facts)
         back = [unfreeze(m) for m in (pickled, result.eval())] if OWN in facts else []
         for other in back:
@@ -159,7 +140,7 @@ def test_other_layers_take_an_eps_and_other_libraries_unfreeze():
                 unfreeze(model)
         else:
             assert types(unfreeze(model)) == types(model)
-    assert type(freeze(DETRs(), 0.3)) is FrozenBatchNorm2d
+    assert type(freeze(HiddenEps(4), 0.3)) is FrozenBatchNorm2d
 
 
 def test_other_layers_take_kinds():
@@ -169,11 +150,15 @@ def test_other_layers_take_kinds():
             may_thaw = OWN in facts or isinstance(act, nn.Identity)
             outcomes = {
                 "running statistics": expected if may_thaw else "unfreeze_batch_norm_2d",
+                "frozen": expected,
+                "frozen, eps 1e-5": act(formula(model[0], x, 1e-5)),
                 "frozen, eps 0": act(formula(model[0], x, 0.0)),
                 "identity": act(x),
                 "batch statistics": act(formula(model[0], x, eps, batch=True)),
                 "folded": "only layers of 2d images",
             }
+            if type(model[0]) is nn.BatchNorm2d:
+                del outcomes["folded"]
             if type(model[0]) is BatchNormReLU:
                 outcomes["identity"] = "does more than normalize"
             if not may_thaw:
@@ -187,12 +172,14 @@ def test_other_layers_take_kinds():
                     ):
                         replace_norms(start, kind)
                 elif not isinstance(model[0], nn.SyncBatchNorm) or kind != "batch statistics":
-                    assert_close(outcome, replace_norms(start, kind)(x), 1e-12)
+                    result = replace_norms(start, kind)
+                    assert_close(outcome, result(x), 1e-12)
+                    assert result.training
 
 
 def test_recalibrate_takes_other_layers():
     for model, x, _, facts, _ in each_layer():
-        if OTHERS in facts or isinstance(model[0], FixedBatchNorm):
+        if OTHERS in facts or isinstance(model[0], AlwaysEval):
             with pytest.raises(ValueError, match="must be unfrozen first"):
                 recalibrate(model, [x])
             continue

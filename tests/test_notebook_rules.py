@@ -187,7 +187,6 @@ OFFENDERS = [
     ("hints", source(5, "```python", "```"), "no solution"),
     ("hints", source(5, "<details><summary>Sol", "<summary>Sol"), "no solution"),
     ("questions", code('predict("lines")\nx = 1'), "predict is not the last line"),
-    ("questions", code('quiz("lines", "circles")\nx = 1'), "quiz is not the last line"),
 ]
 
 

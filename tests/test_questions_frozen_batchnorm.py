@@ -11,7 +11,6 @@ from torchvision.models import resnet50
 from torchvision.ops import FrozenBatchNorm2d
 
 from helpers.audit.census import build
-from helpers.norms import freeze
 
 
 def uniform(*shape, seed=0, dtype=torch.float32):
@@ -89,23 +88,6 @@ def test_a_stale_gradient_moves_a_weight_once():
         assert steps == pytest.approx(wanted)
 
 
-@pytest.mark.parametrize("name, moves", {"SGD": 0, "Adam": 0, "AdamW": 0, "LBFGS": 1}.items())
-def test_which_optimizers_pass_over_a_parameter_without_gradient(name, moves):
-    weights = [nn.Parameter(uniform(2, seed=seed)) for seed in (0, 1)]
-    optimizer = getattr(torch.optim, name)(weights, lr=0.1)
-
-    def loss():
-        optimizer.zero_grad()
-        value = (weights[0] ** 2).sum() * (1 + weights[1].square().sum())
-        value.backward()
-        return value
-
-    optimizer.step(loss)
-    before = weights[0].requires_grad_(False).clone()
-    optimizer.step(loss)
-    assert weights[0].grad is None and bool(before.not_equal(weights[0]).any()) == moves
-
-
 def test_a_checkpoint_does_not_tell_its_eps():
     one, other = (filled(FrozenBatchNorm2d(4, eps=eps)).state_dict() for eps in (0.0, 1e-3))
     assert one.keys() == other.keys() and all(t.equal(other[name]) for name, t in one.items())
@@ -169,24 +151,3 @@ def test_requires_grad_does_not_stop_the_statistics():
     network[1].requires_grad_(False)
     statistics = ["1.running_mean", "1.running_var", "1.num_batches_tracked"]
     assert moved(network) == ["0.weight", *statistics]
-
-
-def test_what_is_kept_depends_on_the_formula():
-    x = uniform(1, 64, 32, 32).requires_grad_()
-    ordinary = nn.BatchNorm2d(64).eval().requires_grad_(False)
-    assert kept(ordinary, x) >= x.nbytes
-    assert kept(freeze(ordinary), x) == 64 * 4  # the scale, a float32 per channel
-
-    class Product(FrozenBatchNorm2d):
-        def forward(self, x):
-            scale = (self.weight * (self.running_var + self.eps).rsqrt()).view(1, -1, 1, 1)
-            return x * scale + (
-                self.bias.view(1, -1, 1, 1) - self.running_mean[:, None, None] * scale
-            )
-
-    product = Product(64)
-    assert kept(product, x) == 64 * 4
-    del product.weight
-    product.weight = nn.Parameter(torch.ones(64))
-    assert kept(product, x) >= x.nbytes
-    assert FrozenBatchNorm2d(64)(x).data_ptr() != x.data_ptr()

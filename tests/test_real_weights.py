@@ -1,11 +1,9 @@
-"""What `make real-weights` writes, on substitutes for the weights that a server here hands out."""
+"""What `make real-weights` writes, on substitutes for the published weights."""
 
 import json
 import math
 import shutil
-import threading
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -28,20 +26,6 @@ KINDS = {
 }
 
 
-class Handler(SimpleHTTPRequestHandler):
-    """Counts the requests for files of the server's folder."""
-
-    def __init__(self, *args):
-        super().__init__(*args, directory=args[2].folder)
-
-    def do_GET(self):
-        self.server.asked.append(self.path)
-        super().do_GET()
-
-    def log_message(self, *_):
-        pass
-
-
 def substitute(name):
     """A state_dict with the names of the published one."""
     if name == "mobilenet_v3":
@@ -55,24 +39,32 @@ def substitute(name):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("published")
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.folder, server.asked, server.networks = folder, [], {}
-        for name, network in make.NETWORKS.items():
-            torch.save(substitute(name), path := folder / "new.pth")
-            path = path.rename(folder / f"{name}-{sha256_of(path)[:8]}.pth")
-            url = f"http://127.0.0.1:{server.server_port}/{path.name}"
-            feed = partial(make.cropped, side=64)
-            server.networks[name] = network._replace(url=url, feed=feed)
-        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-        yield server
-        server.shutdown()
+def published(tmp_path_factory):
+    """The folder of the substitutes, and the networks that have their addresses there."""
+    folder, networks = tmp_path_factory.mktemp("published"), {}
+    for name, network in make.NETWORKS.items():
+        torch.save(substitute(name), path := folder / "new.pth")
+        path = path.rename(folder / f"{name}-{sha256_of(path)[:8]}.pth")
+        feed = partial(make.cropped, side=64)
+        networks[name] = network._replace(url=f"https://host/{path.name}", feed=feed)
+    return folder, networks
+
+
+@pytest.fixture
+def asked(published, monkeypatch):
+    """The addresses fetched; the files are served without a network."""
+    asked = []
+
+    def serve(self, url, output, pooch):
+        asked.append(url)
+        shutil.copyfile(published[0] / url.rpartition("/")[2], output)
+
+    monkeypatch.setattr("pooch.HTTPDownloader.__call__", serve)
+    return asked
 
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch, tmp_path):
-    monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(stored, "FOLDER", tmp_path)
     threads = torch.get_num_threads()
@@ -84,19 +76,16 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
-def test_all_is_measured_once_and_read(server, tmp_path):
-    make.main(tmp_path, server.networks, ("cat",))
+def test_all_is_measured_once_and_read(published, asked, tmp_path):
+    folder, networks = published
+    make.main(tmp_path, networks, ("cat",))
     assert names(tmp_path) == sorted(f"{n}.{end}" for n in make.NETWORKS for end in ("json", "npz"))
-    asked = len(server.asked)
     before = {n: (tmp_path / n).stat().st_mtime_ns for n in names(tmp_path)}
-    make.main(tmp_path, server.networks, ("cat",))
-    assert len(server.asked) == asked == 3
+    make.main(tmp_path, networks, ("cat",))
+    assert len(asked) == 3
     assert before == {n: (tmp_path / n).stat().st_mtime_ns for n in names(tmp_path)}
     for name, (trained, detector) in KINDS.items():
-        found, path = (
-            stored.real_weights(name),
-            server.folder / make.cached(server.networks[name].url)[0].name,
-        )
+        found, path = stored.real_weights(name), folder / networks[name].url.rpartition("/")[2]
         assert found.about["sha256"] == sha256_of(path)
         assert (found.about["trained"], found.about["detector"]) == ([trained], [detector])
         for row in found.effects:
@@ -115,9 +104,9 @@ def test_all_is_measured_once_and_read(server, tmp_path):
 
 
 def test_an_interruption_leaves_whole_files_and_the_next_call_goes_on(
-    server, tmp_path, monkeypatch
+    published, asked, tmp_path, monkeypatch
 ):
-    few = {name: server.networks[name] for name in ("mobilenet_v3", "resnet50")}
+    few = {name: published[1][name] for name in ("mobilenet_v3", "resnet50")}
     measured = []
 
     def effects(network, pair, names):
@@ -142,13 +131,12 @@ def test_an_interruption_leaves_whole_files_and_the_next_call_goes_on(
     assert not make.is_done("resnet50", few["resnet50"], tmp_path)
 
 
-def test_another_file_than_the_published_one_is_not_measured(server, tmp_path):
-    network = server.networks["mobilenet_v3"]
-    path = server.folder / "mobilenet_v3-00000000.pth"
-    shutil.copyfile(server.folder / network.url.rpartition("/")[2], path)
-    url = f"{network.url.rpartition('/')[0]}/{path.name}"
+def test_another_file_than_the_published_one_is_not_measured(published, asked, tmp_path):
+    folder, networks = published
+    shutil.copyfile(next(folder.glob("mobilenet*")), folder / "other-00000000.pth")
+    network = networks["mobilenet_v3"]._replace(url="https://host/other-00000000.pth")
     with pytest.raises(DownloadError, match="sent another file"):
-        make.main(tmp_path, {"mobilenet_v3": network._replace(url=url)}, ("cat",))
+        make.main(tmp_path, {"mobilenet_v3": network}, ("cat",))
     assert names(tmp_path) == []
 
 

@@ -58,12 +58,6 @@ def test_the_panels_are_those_of_the_view(explorer):
             assert row["share"] == share(value.relative)
 
 
-def test_one_scene_may_prefer_a_wrong_format(explorer):
-    for emits, words in ("0-1", "3 of 4"), ("torchvision", "4 of 4"):
-        headline = frame(explorer, picture="scene 0", emits=emits)["headline"]
-        assert headline == f"{words} objects found, {int(emits == '0-1')} false."
-
-
 def test_bad_input_is_one_sentence_and_a_readers_picture_is_shown(explorer):
     for changes, words in (
         ({"picture": "dog"}, "No picture 'dog' here: choose one of scene 0"),

@@ -1,37 +1,30 @@
 """The comparison sees every plausible error in a BatchNorm written by hand, and no other."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from helpers.course.agreement import STATES, agreement, table
 
 CHANNELS = (0, 2, 3)
+RIGHT = dict(divide=0, store=1, turned=False, outside=False, count=1, graph=False)
 
 
-def batchnorm(
-    x,
-    state,
-    training,
-    momentum,
-    eps,
-    divide=0,
-    store=1,
-    turned=False,
-    outside=False,
-    count=1,
-    graph=False,
-):
+def batchnorm(x, state, training, momentum, eps, **errors):
+    by = SimpleNamespace(**RIGHT | errors)
     mean, var = state.get("running_mean"), state.get("running_var")
     if training or mean is None:
-        mean, var = x.mean(CHANNELS), x.var(CHANNELS, correction=divide)
+        mean, var = x.mean(CHANNELS), x.var(CHANNELS, correction=by.divide)
     if training and "running_mean" in state:
-        state["num_batches_tracked"] += count
+        state["num_batches_tracked"] += by.count
         share = 1 / int(state["num_batches_tracked"]) if momentum is None else momentum
-        share = 1 - share if turned else share
-        for name, new in ("running_mean", mean), ("running_var", x.var(CHANNELS, correction=store)):
-            new = new if graph else new.detach()
+        share = 1 - share if by.turned else share
+        stored = x.var(CHANNELS, correction=by.store)
+        for name, new in ("running_mean", mean), ("running_var", stored):
+            new = new if by.graph else new.detach()
             state[name] = (1 - share) * state[name] + share * new
-    root = var.sqrt() + eps if outside else (var + eps).sqrt()
+    root = var.sqrt() + eps if by.outside else (var + eps).sqrt()
     scale = state.get("weight", 1) / root
     return x * scale[:, None, None] + (state.get("bias", 0) - mean * scale)[:, None, None]
 

@@ -42,9 +42,8 @@ def test_maps_are_those_of_the_network_in_one_piece_which_stays_as_it_was(model)
         whole = freeze(model, eps=EPS) if kind == FROZEN else replace_norms(model, kind)
         assert list(maps) == list(STAGES) and same(maps, run(whole))
     assert same(variants.maps("coffee", IMAGE, ALL_FROZEN, 1e-2), run(freeze(model, eps=1e-2)))
-    assert same(
-        variants.maps("coffee", IMAGE, mixed, EPS), run(other)
-    )  # what is kept is not altered
+    # What is kept is not altered.
+    assert same(variants.maps("coffee", IMAGE, mixed, EPS), run(other))
     assert all(torch.equal(tensor, before[n]) for n, tensor in model.state_dict().items())
     weights = {id(p) for p in model.parameters()}
     assert {id(p) for p in variants.part("layer4", FROZEN, EPS).parameters()} <= weights
