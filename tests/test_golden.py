@@ -1,8 +1,11 @@
-"""The reader of what the real MXNet recorded; the notebook on it compares PyTorch with that."""
+"""PyTorch beside the numbers that the real MXNet recorded: what agrees, and what does not."""
 
 import json
 
+import pytest
 import torch
+from torch import nn
+from torch.testing import assert_close
 
 from helpers import DATA
 from helpers.course.stored.mxnet import (
@@ -16,6 +19,57 @@ from helpers.course.stored.mxnet import (
 CASES = mxnet_cases()
 GOLDEN = json.loads((DATA / "golden" / "mxnet_batchnorm.json").read_text())
 FIRST_LAYER = json.loads((DATA / "golden" / "mxnet_first_layer.json").read_text())["cases"]
+CHANNELS = (0, 2, 3)
+BEFORE = {name: torch.tensor(values) for name, values in GOLDEN["params"].items()}
+
+
+def torch_layer(case):
+    """nn.BatchNorm2d that computes what MXNet's layer with these settings does."""
+    settings = case["kwargs"]
+    layer = nn.BatchNorm2d(3, eps=settings["eps"], momentum=1 - settings["momentum"])
+    weight = torch.ones(3) if settings["fix_gamma"] else BEFORE["gamma"]
+    state = {"weight": weight, "bias": BEFORE["beta"]}
+    layer.load_state_dict(state | {k: BEFORE[k] for k in ("running_mean", "running_var")}, False)
+    return layer.train(not settings["use_global_stats"])
+
+
+@pytest.mark.parametrize("name", GOLDEN["cases"])
+def test_outputs_gradients_and_means_agree(name):
+    case = GOLDEN["cases"][name]
+    layer, x = torch_layer(case), torch.tensor(GOLDEN["x"], requires_grad=True)
+    y = layer(x)
+    y.backward(torch.tensor(GOLDEN["dy"]))
+    close = {"rtol": 1e-5, "atol": 1e-5}
+    assert_close(y.detach(), torch.tensor(case["train_y"]), **close)
+    assert_close(x.grad, torch.tensor(case["train_dx"]), **close)
+    for ours, theirs in (layer.weight.grad, "dgamma"), (layer.bias.grad, "dbeta"):
+        if case[f"train_{theirs}"] is not None:
+            assert_close(ours, torch.tensor(case[f"train_{theirs}"]), **close)
+    after = case["train_state_after_backward"]
+    assert_close(layer.running_mean, torch.tensor(after["running_mean"]))
+
+    momentum = layer.momentum if layer.training else 0.0
+    biased = x.detach().var(CHANNELS, correction=0)
+    expected = (1 - momentum) * BEFORE["running_var"] + momentum * biased
+    assert_close(torch.tensor(after["running_var"]), expected)
+    if layer.training:
+        assert not torch.allclose(layer.running_var, expected, rtol=1e-3)
+
+
+def test_the_forward_pass_alone_moves_nothing_in_mxnet():
+    for case in GOLDEN["cases"].values():
+        for when in ("predict_state_after", "train_state_after_forward_only"):
+            for statistic in ("running_mean", "running_var"):
+                assert case[when][statistic] == GOLDEN["params"][statistic]
+
+
+def test_a_first_layer_without_parameters_to_train_never_moves():
+    moved = {
+        name: case["state_after_backward"]["running_mean"] != GOLDEN["params"]["running_mean"]
+        for name, case in FIRST_LAYER.items()
+    }
+    assert moved == {"scaleF": True, "scaleF_centerF": False}
+    assert all(case["gradient_of_the_factor"] != [0.0] for case in FIRST_LAYER.values())
 
 
 def test_cases_are_the_files_as_tensors():
