@@ -209,6 +209,7 @@ def check_image(image, dimensions: tuple[int, ...] = (3, 4), finite: bool = Fals
 
 
 def pixel_format(format: str | PixelFormat) -> PixelFormat:
+    """Look a format's name up in KNOWN; raises ValueError for a name that is not there."""
     if isinstance(format, PixelFormat):
         return format
     if not isinstance(format, str) or format not in KNOWN:
