@@ -85,6 +85,8 @@ def torch_pair():
         torchvision.ops.nms(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([1.0]), 0.5)
     except (ImportError, OSError, RuntimeError) as error:
         what = str(error).strip().partition("\n")[0]
+        if getattr(error, "winerror", None) in (126, 1114):  # a DLL that torch needs is missing
+            mend = "install https://aka.ms/vs/17/release/vc_redist.x64.exe"
         raise Wrong(f"{pair} do not work together ({what}): {mend}") from None
     return pair
 

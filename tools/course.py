@@ -115,7 +115,8 @@ class Course:
                 self.settings[name] = value
             else:
                 self.words.append(word)
-        self.words = shlex.split(self.settings.get("ARGS", "")) + self.words
+        args = self.settings.get("ARGS", "")
+        self.words = shlex.split(args.replace("\\", "/") if WINDOWS else args) + self.words
         self.torch = self.settings.get("TORCH", "auto")
         if self.torch not in TORCH:
             choices = "auto, cpu (PyTorch's CPU wheels) or pypi"
@@ -136,9 +137,12 @@ class Course:
         env = {**os.environ, "PYTHONUTF8": "1", **env}
         env["PATH"] = str(self.scripts) + os.pathsep + env.get("PATH", "")
         words = [str(word) for word in words]
-        handler = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the tool
+        pressed = []  # Ctrl-C is for the tool first
+        handler = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
         status = subprocess.call([program, *words], cwd=str(ROOT), env=env)
         signal.signal(signal.SIGINT, handler)
+        if status and pressed:
+            raise KeyboardInterrupt
         if status:
             shown = " ".join([Path(program).stem, *words[:3]])
             print(f"It stopped at `{shown}`, which says why above.", file=sys.stderr)
@@ -167,7 +171,12 @@ class Course:
         for path, what in broken.items():
             print(f"Mending .venv: {what}.", flush=True)
             self.forget()
-            shutil.rmtree(str(path)) if path.is_dir() else path.unlink()
+            try:
+                shutil.rmtree(str(path)) if path.is_dir() else path.unlink()
+            except OSError:
+                raise SystemExit(
+                    f"{path.name} is in use: close JupyterLab and what else uses .venv first."
+                ) from None
 
     def forget(self):
         """Have the next `packages` install again."""
@@ -198,8 +207,9 @@ class Course:
                         from_index = ["--no-deps", "--index-url", TORCH_INDEX]
                         self.run(*tool, *from_index, "torch", "torchvision")
                 self.run(*tool, "-e", "." + EXTRAS[kind])
+                print("Preparing fonts, and trying torch.", flush=True)
                 # Built in a notebook, the font cache would announce itself on stderr.
-                self.run(self.python, "-c", "import matplotlib.font_manager")
+                self.run(self.python, "-c", "import matplotlib.font_manager, torch")
                 break
             except SystemExit:
                 continue
@@ -262,7 +272,8 @@ class Course:
         for wrong in [why] if why else broken.values():
             print(f"FAIL environment: {wrong}. {AGAIN.format('lab')} mends it.")
             raise SystemExit(1)
-        found = subprocess.call([str(self.python), "tools/check.py", *self.words], cwd=str(ROOT))
+        command = [str(self.python), "tools/check.py", *self.words]
+        found = subprocess.call(command, cwd=str(ROOT), env={**os.environ, "PYTHONUTF8": "1"})
         raise SystemExit(found)
 
     def install(self):
@@ -292,8 +303,9 @@ class Course:
 
 
 def main(words, environment):
-    if not words:
-        return print(__doc__.partition("\n\n")[2], end="")
+    if not words or words[0] in ("help", "--help", "-h"):
+        text = __doc__.partition("\n\n")[2]
+        return print(text.replace("make ", r"py tools\course.py ") if WINDOWS else text, end="")
     course = Course(words[1:], environment)
     if words[0] in RUNS:
         kind, command = RUNS[words[0]]

@@ -3,10 +3,12 @@
 
 import csv
 import json
+import os
 import subprocess
 from pathlib import Path
 from urllib.request import url2pathname
 
+WINDOWS = os.name == "nt"
 PROJECT = "normalization_notebooks"
 ABOUT = (
     "import json, sys, sysconfig as s;"
@@ -28,7 +30,8 @@ def too_old(version, name):
     if version and tuple(version) >= (3, 11):
         return None
     which = "{} is {}.{}".format(name, *version) if version else f"{name} does not run"
-    return f"Python 3.11 or newer is needed, and {which}: PYTHON=python3.12 names another."
+    other = r"`py -3.12 tools\course.py lab` takes" if WINDOWS else "PYTHON=python3.12 names"
+    return f"Python 3.11 or newer is needed, and {which}: {other} another."
 
 
 def kept_torch(venv):
