@@ -9,6 +9,7 @@ from urllib.parse import unquote, urldefrag
 
 import nbformat
 import pytest
+from explorers import FAINT
 from lab import clean_page
 from notebook_rules import ROOT
 from playwright.sync_api import expect
@@ -137,6 +138,15 @@ def test_the_search_lists_the_right_section_first(phone, asked, found):
     phone.goto(f"{(SITE / 'search.html').as_uri()}?q={asked}")
     first = phone.locator("#search-results li a").first
     expect(first).to_have_attribute("href", re.compile(re.escape(found)))
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_explorers_and_questions_are_readable_in_both_themes(browser, make, theme):
+    for name in ("index", "02_batchnorm", "05_frozen_batchnorm"):
+        address = (SITE / f"{name}.html").as_uri()
+        with clean_page(browser, address, SITE.as_uri(), color_scheme=theme) as page:
+            for box in page.locator(".explorer, .cell_output").all():
+                assert box.evaluate(FAINT) == [], (name, theme)
 
 
 def test_a_claim_is_copied_with_its_address(browser, make):
