@@ -38,14 +38,11 @@ class RealWeights:
     """What was measured of one network.
 
     `about`: its checkpoint's url, sha256 and bytes, the layers "trained" and of the "detector",
-    versions and processor. `effects`: a row for each photo and point. `running_var`, `weight`:
-    layer → of its channels, float32 (c,).
+    versions and processor. `effects`: a row for each photo and point.
     """
 
     about: dict[str, Any]
     effects: tuple[Effect, ...]
-    running_var: dict[str, np.ndarray]
-    weight: dict[str, np.ndarray]
 
     def largest(self) -> dict[str, tuple[float, float]]:
         """Point → the largest effect and the largest rounding of the two networks on any photo.
@@ -72,22 +69,15 @@ def real_weights(network: str) -> RealWeights | None:
         return None
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        held = FOLDER / content["channels"]["file"]
-        if not is_whole(held, content["channels"]["sha256"]):
-            raise KeyError(held.name)
-        effects = tuple(_effect(row) for row in content["effects"])
+        held = content["channels"]
+        if not is_whole(FOLDER / held["file"], held["sha256"]):
+            raise KeyError(held["file"])
+        return RealWeights(content["about"], tuple(map(_effect, content["effects"])))
     except (ValueError, KeyError, TypeError):
         raise RuntimeError(
             f"What was measured of {network} (data/results/real_weights) is missing or altered: "
             "delete its files and run `make real-weights`."
         ) from None
-    with np.load(held) as arrays:
-        ends = np.cumsum(arrays["sizes"])[:-1]
-        variances, weights = (
-            dict(zip(arrays["layers"].tolist(), np.split(arrays[name], ends), strict=True))
-            for name in ("running_var", "weight")
-        )
-    return RealWeights(content["about"], effects, variances, weights)
 
 
 def _effect(row: dict[str, Any]) -> Effect:
