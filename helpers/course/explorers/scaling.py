@@ -6,14 +6,13 @@ from torchvision.models.detection import FasterRCNN
 from traitlets import Float, Unicode
 
 from helpers.compare import ROUNDING
-from helpers.course.explorers.explorer import YOURS, Control, Explorer, png
+from helpers.course.explorers.explorer import YOURS, Control, Explorer, check, png
 from helpers.course.explorers.feeding import (
     ENTERING,
     LEAVING,
     Feeding,
     View,
     bound,
-    check,
     pictures,
     rounded,
     share,
@@ -60,9 +59,6 @@ class ScalingExplorer(Explorer):
         super().__init__(PRESETS, controls)
         # The page has what the network finds for all that the loader can emit.
         self.data = saved(self.draw, [self.state | {"emits": one} for one in KNOWN])
-
-    def stored(self, state: dict[str, Any], frame: dict[str, Any]) -> None:
-        """Nothing here: the frames of presets are among those in `data`."""
 
     def draw(self, state: dict[str, Any]) -> dict[str, Any]:
         """The chain with its numbers, the right input beside the one that is fed, a bar per stage.
