@@ -2,13 +2,7 @@
 
 import torch
 
-from helpers.course.checkers.checker import (
-    RETURNS_NOTHING,
-    Checker,
-    is_empty,
-    to_tensor,
-    uniform,
-)
+from helpers.course.checkers.checker import RETURNS_NOTHING, Checker, is_empty, to_tensor, uniform
 
 WITHIN, BETWEEN = uniform(8, seed=1, low=0.2), uniform(8, seed=2, low=0.2)
 WHOLE, NOISE = WITHIN + BETWEEN, 0.04 * uniform(8, seed=3, low=-0.5)
@@ -89,5 +83,5 @@ CHECKERS = {
             "must be a positive share": batch_size,
             "one whole number": lambda within, between, stored: between / stored,
         },
-    ),
+    )
 }

@@ -33,11 +33,7 @@ class BatchExplorer(Explorer):
     size, batch = Int(1).tag(sync=True), Int(0).tag(sync=True)
     stage, channel = Unicode().tag(sync=True), Int(0).tag(sync=True)
 
-    def __init__(
-        self,
-        found: Mapping[str, Statistics] | None = None,
-        images: Tensor | None = None,
-    ):
+    def __init__(self, found: Mapping[str, Statistics] | None = None, images: Tensor | None = None):
         images = crops() if images is None else images
         self._by_stage = found = found or collect(backbones.load("resnet50"), images)
         first = max(found, key=lambda stage: found[stage].between_share.max())

@@ -10,14 +10,7 @@ from traitlets import Int, Unicode
 from helpers.compare import ROUNDING
 from helpers.course.explorers.explorer import YOURS, Control, Explorer, check, levels, png
 from helpers.course.explorers.feeding import bound, pictures, rounded, share
-from helpers.course.explorers.levels import (
-    BATCHNORM,
-    BODY_KINDS,
-    LEVELS,
-    Levels,
-    SureBox,
-    View,
-)
+from helpers.course.explorers.levels import BATCHNORM, BODY_KINDS, LEVELS, Levels, SureBox, View
 from helpers.course.explorers.saved import saved
 from helpers.inputs.scenes import SIZE
 from helpers.networks.detector import load_detector

@@ -107,10 +107,7 @@ def _images(view: View, state: dict[str, Any]) -> list[dict[str, Any]]:
     outside = (view.fed - 0.5).abs().max() > 0.5 + 1e-4  # by more than rounding
     clipped = "; values outside 0–1 are drawn as 0 or 1" if outside else ""
     now = f"{state['emits']} where {state['expects']} is expected"
-    sides = (
-        ("The right input", view.image, view.right, ""),
-        (now, view.fed, view.found, clipped),
-    )
+    sides = (("The right input", view.image, view.right, ""), (now, view.fed, view.found, clipped))
     return [
         {
             "kind": "image",
