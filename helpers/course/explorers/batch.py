@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 from traitlets import Int, Unicode
 
 from helpers.batch_statistics import Statistics, collect, crops
-from helpers.course.explorers.explorer import Control, Explorer, png
+from helpers.course.explorers.explorer import Control, Explorer, check, png
 from helpers.networks import backbones
 
 PRESETS = (1, 2, 8, 64)
@@ -74,8 +74,7 @@ class BatchExplorer(Explorer):
     def draw(self, state: dict[str, Any]) -> dict[str, Any]:
         """Say what running_var goes to, and hand over the channel. ValueError if it has nothing."""
         stage, size, batch = state["stage"], state["size"], state["batch"]
-        if stage not in self._by_stage:
-            raise ValueError(f"No stage {stage!r} here: choose one of {', '.join(self._by_stage)}.")
+        check(stage=(stage, self._by_stage))
         if not 0 <= batch < len(self._orders):
             raise ValueError(f"There are batches 0 to {len(self._orders) - 1}, not {batch}.")
         one = self._by_stage[stage].channel(state["channel"])
