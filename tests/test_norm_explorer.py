@@ -109,7 +109,7 @@ def test_the_sentence_names_the_main_cause_and_the_first_stage_that_parts(explor
 def test_what_cannot_be_shown_is_one_sentence(explorer):
     kinds = [RUNNING, RUNNING, RUNNING, FROZEN, RUNNING]
     for changes, message in (
-        ({"network": "VGG"}, "No network 'VGG' here: Lite0"),
+        ({"network": "VGG"}, "No network 'VGG' here: choose one of Lite0"),
         ({"photo": "dog"}, "No photo 'dog' here"),
         ({"kinds_b": ["folded"] * 5}, "No kind 'folded' here"),
         ({"kinds_b": [RUNNING]}, "one kind for each of stem"),
@@ -131,7 +131,7 @@ def test_all_stages_lead_and_follow_and_a_mixture_is_not_propagated():
     assert explorer.kind_b == BATCH
     explorer.kinds_b = [RUNNING] * 5
     assert explorer.kind_b == RUNNING and "nothing can differ" in explorer.frame["sentence"]
-    with pytest.raises(ValueError, match="No network 'VGG' here: Lite0"):
+    with pytest.raises(ValueError, match="No network 'VGG' here: choose one of Lite0"):
         NormExplorer({"VGG": None})
 
 

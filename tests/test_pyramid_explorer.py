@@ -11,7 +11,7 @@ from helpers.compare import ROUNDING
 from helpers.course.explorers.explorer import MISSING, TOP, YOURS
 from helpers.course.explorers.feeding import bound, pictures
 from helpers.course.explorers.levels import BATCH, BATCHNORM, BODY_KINDS, EPS_0, FROZEN, LEVELS
-from helpers.course.explorers.pyramid import COLORS, GIVEN, PRESETS, PyramidExplorer
+from helpers.course.explorers.pyramid import COLORS, PRESETS, PyramidExplorer
 from helpers.networks.detector import load_detector
 
 
@@ -114,11 +114,6 @@ def test_bad_input_is_one_sentence_and_a_readers_pictures_are_shown(explorer):
             frame(explorer, **changes)
     explorer._yours = torch.rand(3, 128, 128)
     assert frame(explorer, picture=YOURS)["panels"][2]["size"] == [128, 128]
-    for image in (torch.rand(3, 64, 200), torch.rand(1, 3, 64, 200)):
-        own = PyramidExplorer(load_detector(), image)
-        assert own.picture == GIVEN and own.frame["panels"][2]["size"] == [128, 40]
-    with pytest.raises(ValueError, match="The image has the shape"):
-        PyramidExplorer(load_detector(), torch.rand(2, 3, 8, 8))
 
 
 def test_what_is_saved_is_small_and_holds_every_level_and_box(explorer):

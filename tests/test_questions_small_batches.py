@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from test_runs import STATISTICS_SOURCES, by_size
 from torch import nn
 
-from helpers.course.stored.runs import STATISTICS_SOURCES, by_seed, by_size, load_runs
+from helpers.course.stored.runs import by_seed, load_runs
 from helpers.norms import recalibrate
 
 

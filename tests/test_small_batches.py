@@ -4,11 +4,11 @@ import csv
 
 import pytest
 import torch
+from test_runs import STATISTICS_SOURCES
 
 from data.results.small_batches import make
 from data.results.small_batches.fine_tuning import prepare
 from helpers import DATA
-from helpers.course.stored.runs import STATISTICS_SOURCES
 from helpers.networks.detector import load_detector
 from helpers.norms import recalibrate
 

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 from notebook_rules import ROOT, code, make
 
-from helpers.course.diagrams.what_stops_what import WIDTH, poster, what_stops_what
+from helpers.course.diagrams.what_stops_what import WIDTH, poster
 
 LESSON = make.loads((ROOT / "notebooks" / "02_batchnorm.ipynb").read_text(encoding="utf-8"))
 MEASURED = {
@@ -39,7 +39,7 @@ def test_every_cell_of_the_poster_is_measured():
 
 
 def test_the_poster_reads_on_a_phone():
-    root = ElementTree.fromstring(what_stops_what({**rows(), "a < b": (True, False, True, "x")}))
+    root = ElementTree.fromstring(poster({**rows(), "a < b": (True, False, True, "x")}).svg)
     *_, width, height = map(float, root.get("viewBox").split())
     assert width == WIDTH <= 390
     for text in root.findall(".//{*}text"):

@@ -99,10 +99,6 @@ def form(value) -> str:
             return f"a tensor of shape {tuple(value.shape)}"
         case list() if to_tensor(value) is not None:
             return f"a list of {len(value)} numbers"
-        case tuple():
-            return f"a tuple of {', '.join(map(form, value))}"
-        case dict():
-            return f"a dict with the keys {', '.join(sorted(map(str, value)))}"
     return f"a {type(value).__name__}"
 
 
@@ -120,13 +116,11 @@ def same_values(
     praise: str,
     mistakes: Attempts,
     wrong: Attempts | None = None,
-    parts: Mapping[object, str] | None = None,
 ) -> Checker:
     """A checker of functions that must give the same numbers as `right` for the same arguments.
 
     cases: arguments, a tuple each. mistakes: functions that are known by their answers, each with
-    the whole sentence on it. parts: the keys of an answer of several parts, each with what to say
-    if nothing better is known; then only the first wrong part is looked at.
+    the whole sentence on it.
     """
 
     def find_mistake(attempt) -> str | None:
@@ -140,17 +134,7 @@ def same_values(
         for answer, meant in zip(answers, wanted, strict=True):
             if form(answer) != form(meant):
                 return f"return {form(meant)}, not {form(answer)}."
-        for part in parts or ():
-            picked = [answer[part] for answer in answers]
-            if any(map(is_empty, picked)):
-                return f"{part} is still missing."
-            if not agree(picked, [meant[part] for meant in wanted]):
-                of_part = {
-                    says: lambda *case, mistake=mistake: mistake(*case)[part]  # noqa: B023
-                    for says, mistake in mistakes.items()
-                }
-                return recognize(picked, cases, of_part, parts[part])
-        if parts or agree(answers, wanted):
+        if agree(answers, wanted):
             return None
         return recognize(answers, cases, mistakes) or difference(answers, wanted)
 

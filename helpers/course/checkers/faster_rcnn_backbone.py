@@ -92,5 +92,5 @@ CHECKERS = {
             "you return none": by_shape,
             "return the name of a step": lambda one, other: "layer4",
         },
-    ),
+    )
 }

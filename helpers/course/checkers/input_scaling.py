@@ -41,5 +41,5 @@ CHECKERS = {
             ),
             "that normalizes a second time.": undone(lambda x, mean, std: (x - mean) / std),
         },
-    ),
+    )
 }

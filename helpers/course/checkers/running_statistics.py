@@ -2,13 +2,7 @@
 
 import torch
 
-from helpers.course.checkers.checker import (
-    RETURNS_NOTHING,
-    Checker,
-    is_empty,
-    to_tensor,
-    uniform,
-)
+from helpers.course.checkers.checker import RETURNS_NOTHING, Checker, is_empty, to_tensor, uniform
 
 WITHIN, BETWEEN = uniform(8, seed=1, low=0.2), uniform(8, seed=2, low=0.2)
 WHOLE, NOISE = WITHIN + BETWEEN, 0.04 * uniform(8, seed=3, low=-0.5)
@@ -18,43 +12,23 @@ def left_by(size):
     return WITHIN + (1 - 1 / size) * BETWEEN
 
 
-LOGS = (
-    (
-        left_by(1),
-        1,
-        "batches of one left within alone, and you return {}. What is missing is 1/B of between, "
-        "not of within + between.",
-    ),
-    (left_by(4), 4, "batches of four left all but a quarter of between, and you return {}."),
-    (
-        left_by(2) * (1 + NOISE),
-        2,
-        "batches of two left running_var within 2 % of the law, and you return {}: allow for "
-        "noise, use all channels, and round.",
-    ),
-    (
-        0.7 * WHOLE,
-        0,
-        "images of less contrast left 70 % of the variance in every channel, and you return {}. No "
-        "batch size explains that: 1/B is one share of between for all channels.",
-    ),
-    (
-        1.5 * WHOLE,
-        0,
-        "a stored variance above within + between comes from other images, and you return {}: "
-        "batches only make it too small.",
-    ),
-    (
-        WHOLE + 0.5 * BETWEEN,
-        0,
-        "half of between is there too much in every channel, and you return {}: what is missing "
-        "must be a positive share.",
-    ),
-)
+LOGS = {  # what is said of another number → what a layer has stored, and the right number
+    "batches of one left within alone, and you return {}. What is missing is 1/B of between, "
+    "not of within + between.": (left_by(1), 1),
+    "batches of four left all but a quarter of between, and you return {}.": (left_by(4), 4),
+    "batches of two left running_var within 2 % of the law, and you return {}: allow for "
+    "noise, use all channels, and round.": (left_by(2) * (1 + NOISE), 2),
+    "images of less contrast left 70 % of the variance in every channel, and you return {}. No "
+    "batch size explains that: 1/B is one share of between for all channels.": (0.7 * WHOLE, 0),
+    "a stored variance above within + between comes from other images, and you return {}: "
+    "batches only make it too small.": (1.5 * WHOLE, 0),
+    "half of between is there too much in every channel, and you return {}: what is missing "
+    "must be a positive share.": (WHOLE + 0.5 * BETWEEN, 0),
+}
 
 
 def find_mistake(attempt) -> str | None:
-    for stored, wanted, says in LOGS:
+    for says, (stored, wanted) in LOGS.items():
         answer = attempt(WITHIN.clone(), BETWEEN.clone(), stored.clone())
         if is_empty(answer):
             return RETURNS_NOTHING
@@ -89,5 +63,5 @@ CHECKERS = {
             "must be a positive share": batch_size,
             "one whole number": lambda within, between, stored: between / stored,
         },
-    ),
+    )
 }

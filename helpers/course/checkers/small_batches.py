@@ -6,13 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from helpers.course.checkers.checker import (
-    RETURNS_NOTHING,
-    Checker,
-    is_empty,
-    recognize,
-    uniform,
-)
+from helpers.course.checkers.checker import RETURNS_NOTHING, Checker, is_empty, recognize, uniform
 
 
 def layer(momentum: float, training: bool) -> nn.BatchNorm2d:
@@ -106,5 +100,5 @@ CHECKERS = {
             "not mean and unbiased variance": passed(momentum=0.9),
             "return the layer": lambda bn, batches: bn.running_var,
         },
-    ),
+    )
 }

@@ -30,24 +30,24 @@ def maps():
     rounding = 1 + 5e-7
     cases = {
         "a difference of rounding size, 5e-7 of each feature, must pass. `torch.equal` and `==` "
-        "ask for "
-        "identical bits, which rounding alone breaks.": (relu / 1000, relu / 1000 * rounding, True),
+        "ask for identical bits, which rounding alone "
+        "breaks.": (relu / 1000, relu / 1000 * rounding, True),
         "features of size 1e4 with a relative difference of 5e-7 must pass. An absolute tolerance "
-        "asks for ever more "
-        "digits as features grow; scale it by `max|a|`.": (relu * 1e4, relu * 1e4 * rounding, True),
+        "asks for ever more digits as features grow; scale it "
+        "by `max|a|`.": (relu * 1e4, relu * 1e4 * rounding, True),
         "features of size 1e-8 that differ by a tenth must not pass. An absolute tolerance lets "
         "everything small through; scale it by `max|a|`.": (relu * 1e-8, relu * 0.9e-8, False),
         "zeros, as after a ReLU, with a difference of 3e-6 of `max|a|` must pass. A relative "
-        "tolerance for each element "
-        "allows nothing at a zero; give all the same bound.": (relu, relu + 3e-6 * at_zeros, True),
+        "tolerance for each element allows nothing at a zero; give all the "
+        "same bound.": (relu, relu + 3e-6 * at_zeros, True),
         "features without a positive value must be measured by `max|a|`: `max(a)` is 0 there.": (
             -relu,
             -relu * rounding,
             True,
         ),
         "one feature of b is larger than in a by a tenth of `max|a|`, and that must not pass. A "
-        "signed difference, or one of two maxima, does not "
-        "see it; take `|a - b|` first.": (relu.flatten(), (relu + 0.1 * at_first).flatten(), False),
+        "signed difference, or one of two maxima, does not see it; take `|a - b|` "
+        "first.": (relu.flatten(), (relu + 0.1 * at_first).flatten(), False),
         "one feature of 256 off by 2e-4 of `max|a|` must not pass. A mean hides it among the "
         "others; take the maximum.": (relu, relu - 2e-4 * at_first, False),
         "a difference of 2e-5 of `max|a|` must not pass: the bound is 1e-5.": (
@@ -82,21 +82,19 @@ def bound(a):
 
 
 X = uniform(1, 4, 3, 3, seed=1, low=1.0)
-SAYS = {
+SAYS = {  # what is said → an attempt: the layer frozen with another eps, or running_var changed
     "eps is torchvision's default. No state_dict brings the layer's own: give it where the layer "
-    "is built.": lambda eps: {"eps": 1e-5},
-    "eps is 0: then nothing is added to the variance.": lambda eps: {"eps": 0.0},
-    "eps is the same for every layer. Take that of the layer that is given.": lambda eps: {
-        "eps": 1e-3
-    },
-    "eps is added twice: the frozen layer adds its own to what running_var holds.": lambda eps: {
-        "eps": eps,
-        "more": eps,
-    },
-    "eps is in running_var, and the layer adds its default on top of it.": lambda eps: {
-        "eps": 1e-5,
-        "more": eps,
-    },
+    "is built.": lambda bn: converted(bn, 1e-5),
+    "eps is 0: then nothing is added to the variance.": lambda bn: converted(bn, 0.0),
+    "eps is the same for every layer. Take that of the layer that is given.": lambda bn: converted(
+        bn, 1e-3
+    ),
+    "eps is added twice: the frozen layer adds its own to what running_var holds.": lambda bn: (
+        converted(bn, bn.eps, bn.eps)
+    ),
+    "eps is in running_var, and the layer adds its default on top of it.": lambda bn: converted(
+        bn, 1e-5, bn.eps
+    ),
 }
 MOVED = (
     "the output is right, but running_var was changed. These tensors now fit this eps only, and "
@@ -138,8 +136,7 @@ def find_converters_mistake(attempt):
     values = [run(answer) for answer in answers]
     if not agree(values, [run(bn) for bn in given]):
         attempts = {
-            says: lambda bn, how=how: run(converted(bn, **how(bn.eps)))
-            for says, how in SAYS.items()
+            says: lambda bn, freeze=freeze: run(freeze(bn)) for says, freeze in SAYS.items()
         }
         otherwise = "the frozen layer computes something else than the one that is given."
         return recognize(values, [(bn,) for bn in given], attempts, otherwise)
@@ -180,8 +177,8 @@ CHECKERS = {
     "01-converter": Checker(
         find_converters_mistake,
         praise="the layer brings its eps, and the tensors stay as they were trained.",
-        wrong={says: lambda bn, how=how: converted(bn, **how(bn.eps)) for says, how in SAYS.items()}
-        | {
+        wrong={
+            **SAYS,
             MOVED: lambda bn: converted(bn, 1e-5, bn.eps - 1e-5),
             "something else than": lambda bn: FrozenBatchNorm2d(4, eps=bn.eps),
             "not a BatchNorm2d": lambda bn: bn,

@@ -48,5 +48,5 @@ CHECKERS = {
             "True)] the answer, value 1 of 3, is 5, and yours is 1": lambda parts: [1.0, 2.0, 3.0],
             "in place": lambda parts: [parts.pop()[0] for _ in range(3)],
         },
-    ),
+    )
 }

@@ -85,5 +85,5 @@ CHECKERS = {
             'you call "gamma" what is "-1 to 1"': nearest(**{"-1 to 1": lambda p: p - 9}),
             "return one of 'right', '0-255', '-1 to 1'": lambda x, p: "bgr",
         },
-    ),
+    )
 }

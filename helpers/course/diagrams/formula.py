@@ -1,7 +1,5 @@
 """The formula of BatchNorm with running statistics: its steps, and where its parts are kept."""
 
-from collections.abc import Sequence
-
 from helpers.course.diagrams.canvas import Canvas
 from helpers.figures import BLUE, ORANGE
 
@@ -16,7 +14,7 @@ FORMULA = (
 )
 
 
-def formula_diagram(steps: Sequence[tuple[str, dict[str, bool]]] = FORMULA):
+def formula_diagram():
     """Draw the way from x to y by its steps, and below them the parts; return figure, description.
 
     Parts that a checkpoint holds stand in solid boxes, the others in dashed ones.
@@ -26,10 +24,10 @@ def formula_diagram(steps: Sequence[tuple[str, dict[str, bool]]] = FORMULA):
     row, ends = 2.05, (0.15, *places, 7.85)
     for end, name in (ends[0], "x"), (ends[-1], "y"):
         canvas.words(end, row, name, size=13)
-    reach = [0.1, *(0.04 * len(text) + 0.17 for text, _ in steps), 0.1]
+    reach = [0.1, *(0.04 * len(text) + 0.17 for text, _ in FORMULA), 0.1]
     for left, right, a, b in zip(ends, ends[1:], reach, reach[1:], strict=False):
         canvas.arrow((left + a, row), (right - b, row))
-    for place, (text, parts) in zip(places, steps, strict=True):
+    for place, (text, parts) in zip(places, FORMULA, strict=True):
         canvas.box(place, row, text)
         for number, (part, kept) in enumerate(parts.items()):
             x = place + 1.3 * (number - (len(parts) - 1) / 2)
@@ -37,10 +35,10 @@ def formula_diagram(steps: Sequence[tuple[str, dict[str, bool]]] = FORMULA):
             canvas.arrow((x, 1.32), (place + 0.4 * (x - place), 1.8))
     for x, color, line, words in (0.2, BLUE, "solid", KEPT), (4.3, ORANGE, "dashed", LOST):
         canvas.words(x, 0.3, f"{line}: {words}", color, align="left")
-    stored = {part: held for _, parts in steps for part, held in parts.items()}
+    stored = {part: held for _, parts in FORMULA for part, held in parts.items()}
     held = ", ".join(part for part in stored if stored[part])
     lacking = ", ".join(part for part in stored if not stored[part])
-    chain = ", then ".join(text for text, _ in steps)
+    chain = ", then ".join(text for text, _ in FORMULA)
     return canvas.figure, (
         f"BatchNorm with running statistics, from x to y: {chain}. "
         f"{held}: {KEPT}. {lacking}: {LOST}."

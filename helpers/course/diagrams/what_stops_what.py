@@ -31,14 +31,12 @@ class Poster:
 
 
 def poster(rows: Rows) -> Poster:
-    """The poster of these rows, ready to be shown."""
-    header = ("", *(" ".join(lines) for lines in HEADER))
-    words = table([(name, *_cells(row)) for name, row in rows.items()], header)
-    return Poster(what_stops_what(rows), words)
-
-
-def what_stops_what(rows: Rows) -> str:
     """Draw the rows as an SVG picture that reads at 390 px; yes and no have colors, too."""
+    cells = {
+        name: [{True: "yes", False: "no"}.get(x, x) for x in row] for name, row in rows.items()
+    }
+    header = ("", *(" ".join(lines) for lines in HEADER))
+    words = table([(name, *row) for name, row in cells.items()], header)
     height = TOP + STEP * len(rows) + 4
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="560"'
@@ -49,18 +47,14 @@ def what_stops_what(rows: Rows) -> str:
     ]
     for column, lines in enumerate(HEADER):
         parts += [_text(_x(column) + 4, 70 + 15 * n, line, 13) for n, line in enumerate(lines)]
-    for number, (name, row) in enumerate(rows.items()):
+    for number, (name, row) in enumerate(cells.items()):
         y = TOP + STEP * number
         parts.append(_text(8, y + 15, name, 13, "bold"))
-        for column, cell in enumerate(_cells(row)):
+        for column, cell in enumerate(row):
             place = f'x="{_x(column)}" y="{y + 20}" width="{COLUMN - 3}" height="20"'
             parts.append(f'<rect {place} fill="{COLORS.get(cell, "#EEEEEE")}"/>')
             parts.append(_text(_x(column) + 4, y + 35, cell, 13))
-    return "\n".join([*parts, "</svg>"])
-
-
-def _cells(row: Sequence[bool | str]) -> list[str]:
-    return [{True: "yes", False: "no"}.get(answer, answer) for answer in row]
+    return Poster("\n".join([*parts, "</svg>"]), words)
 
 
 def _x(column: int) -> int:

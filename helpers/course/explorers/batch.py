@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 from traitlets import Int, Unicode
 
 from helpers.batch_statistics import Statistics, collect, crops
-from helpers.course.explorers.explorer import Control, Explorer, png
+from helpers.course.explorers.explorer import Control, Explorer, check, png
 from helpers.networks import backbones
 
 PRESETS = (1, 2, 8, 64)
@@ -24,51 +24,42 @@ DIGITS = 4  # of the numbers of single images; those of the pool travel whole
 class BatchExplorer(Explorer):
     """One channel of one BatchNorm layer by batch size, with the images of one batch.
 
-    `network`: "resnet50", "lite0", a model that batch_statistics.collect takes, which then runs
-    once, or what `collect` has returned; no control runs it again. `images`: what it ran on, by
-    default `crops()`; without them, what `collect` returned has no thumbnails. Traits: `size`,
-    `batch` (its number), `stage`, `channel`. ValueError or TypeError for what has nothing to show.
+    `found`: what batch_statistics.collect has returned for `images`; by default, for ResNet-50 and
+    `crops()`. Traits: `size`, `batch` (its number), `stage`, `channel`. ValueError for another
+    number of images, and for what has nothing to show.
     """
 
     modules = "plot.js", "batch.js"
     size, batch = Int(1).tag(sync=True), Int(0).tag(sync=True)
     stage, channel = Unicode().tag(sync=True), Int(0).tag(sync=True)
 
-    def __init__(
-        self,
-        network: str | nn.Module | Mapping[str, Statistics] = "resnet50",
-        images: Tensor | None = None,
-    ):
-        if not isinstance(network, Mapping):
-            images = crops() if images is None else images
-            network = collect(
-                backbones.load(network) if isinstance(network, str) else network, images
-            )
-        self._by_stage = network
-        first = max(network, key=lambda stage: network[stage].between_share.max())
-        count = len(network[first])
-        if images is not None and len(images) != count:
+    def __init__(self, found: Mapping[str, Statistics] | None = None, images: Tensor | None = None):
+        images = crops() if images is None else images
+        self._by_stage = found = found or collect(backbones.load("resnet50"), images)
+        first = max(found, key=lambda stage: found[stage].between_share.max())
+        count = len(found[first])
+        if len(images) != count:
             raise ValueError(f"These statistics are of {count} images, not of {len(images)}.")
         self._orders = orders(count)
-        shipped = {stage: most_and_least(one) for stage, one in network.items()}
+        shipped = {stage: most_and_least(one) for stage, one in found.items()}
         self.set_trait("stage", first)
-        self.set_trait("channel", network[first].most_between())
-        one = network[first].channel(self.channel)
+        self.set_trait("channel", found[first].most_between())
+        one = found[first].channel(self.channel)
         self.set_trait("batch", one.typical(self._orders[:, : min(8, count)]))
         sizes = [*(size for size in PRESETS if size < count), count]
         presets = {_images(size): {"size": size} for size in sizes}
         controls = {
             "size": Control("images per batch", tuple(range(1, count + 1)), "range"),
             "batch": Control("which batch", tuple(range(len(self._orders))), "range"),
-            "stage": Control("stage", tuple(network)),
+            "stage": Control("stage", tuple(found)),
             "channel": Control("any channel", look="number", below=True),
         }
-        small = [] if images is None else interpolate(images, (THUMBNAIL,) * 2, mode="area")
+        small = interpolate(images, (THUMBNAIL,) * 2, mode="area")
         data = {
             "count": count,
             "orders": self._orders.tolist(),
             "thumbnails": [png(image, 24) for image in small],
-            "layers": {stage: f"{one.network}, {one.layer}" for stage, one in network.items()},
+            "layers": {stage: f"{one.network}, {one.layer}" for stage, one in found.items()},
             "channels": {
                 stage: [self._packed(stage, number) for number in numbers]
                 for stage, numbers in shipped.items()
@@ -83,8 +74,7 @@ class BatchExplorer(Explorer):
     def draw(self, state: dict[str, Any]) -> dict[str, Any]:
         """Say what running_var goes to, and hand over the channel. ValueError if it has nothing."""
         stage, size, batch = state["stage"], state["size"], state["batch"]
-        if stage not in self._by_stage:
-            raise ValueError(f"No stage {stage!r} here: choose one of {', '.join(self._by_stage)}.")
+        check(stage=(stage, self._by_stage))
         if not 0 <= batch < len(self._orders):
             raise ValueError(f"There are batches 0 to {len(self._orders) - 1}, not {batch}.")
         one = self._by_stage[stage].channel(state["channel"])

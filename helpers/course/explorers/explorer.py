@@ -7,7 +7,7 @@ is saved, or asks for it.
 import base64
 import io
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import log10
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,8 +119,8 @@ class Explorer(anywidget.AnyWidget):
             return str(error)
 
     def stored(self, state: dict[str, Any], frame: dict[str, Any]) -> dict[str, Any] | None:
-        """What is saved of a preset's frame: None where the page computes it."""
-        return None if self.modules else frame
+        """What is saved of a preset's frame: None where `data` has it, or the page computes it."""
+        return None
 
     def panels(self, state: dict[str, Any], frame: dict[str, Any]) -> list[dict[str, Any]]:
         """The panels of a frame, for the static picture."""
@@ -174,6 +174,14 @@ def said(frame: Mapping[str, Any] | str) -> str:
     if isinstance(frame, str):
         return frame
     return " ".join(filter(None, [frame.get("headline"), frame["sentence"]]))
+
+
+def check(**given: tuple[object, Collection]) -> None:
+    """ValueError, in one sentence, for a value that is not among the choices: (value, choices)."""
+    for name, (value, choices) in given.items():
+        if value not in choices:
+            listed = ", ".join(map(str, choices))
+            raise ValueError(f"No {name} {value!r} here: choose one of {listed}.")
 
 
 def levels(title: str, values: Tensor, low: float, high: float, **more: Any) -> dict[str, Any]:

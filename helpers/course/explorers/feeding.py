@@ -1,6 +1,6 @@
 """A tensor in a format that the network does not expect: what it is fed, and what comes of it."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -122,14 +122,6 @@ def pictures() -> Mapping[str, tuple[Tensor, dict[str, Tensor] | None]]:
     """Name → image (3, 128, 128) in 0–1 and its target: held-out scenes, and photos without one."""
     held_out = {f"scene {i}": scene for i, scene in enumerate(scenes(SCENES, SEED))}
     return held_out | {name: (photos.load(name, SIZE)[0], None) for name in photos.NAMES}
-
-
-def check(**given: tuple[object, Collection]) -> None:
-    """ValueError, in one sentence, for a value that is not among the choices: (value, choices)."""
-    for name, (value, choices) in given.items():
-        if value not in choices:
-            listed = ", ".join(map(str, choices))
-            raise ValueError(f"No {name} {value!r} here: choose one of {listed}.")
 
 
 def span(x: Tensor) -> str:

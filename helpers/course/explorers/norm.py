@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from traitlets import Float, Int, List, Unicode
 
 from helpers.compare import ROUNDING, Row
-from helpers.course.explorers.explorer import YOURS, Control, Explorer, levels, log_share, png
+from helpers.course.explorers.explorer import (
+    YOURS,
+    Control,
+    Explorer,
+    check,
+    levels,
+    log_share,
+    png,
+)
 from helpers.course.explorers.variants import BATCH, FROZEN, IDENTITY, KINDS, RUNNING, Variants
 from helpers.inputs import photos
 from helpers.networks import backbones
@@ -55,8 +63,8 @@ class NormExplorer(Explorer):
     del trait
 
     def __init__(self, networks: Mapping[str, nn.Module] | None = None):
-        if unknown := set(networks or {}) - set(NETWORKS):
-            raise ValueError(f"No network {unknown.pop()!r} here: {', '.join(NETWORKS)}.")
+        for name in networks or ():
+            check(network=(name, NETWORKS))
         self._variants = {name: Variants(model) for name, model in (networks or {}).items()}
         controls = {
             "kind_b": Control("B, all stages:", KINDS, all="kinds_b"),
@@ -79,8 +87,7 @@ class NormExplorer(Explorer):
 
     def _network(self, name: str) -> Variants:
         if name not in self._variants:
-            if name not in NETWORKS:
-                raise ValueError(f"No network {name!r} here: {', '.join(NETWORKS)}.")
+            check(network=(name, NETWORKS))
             self._variants[name] = Variants(backbones.load(NETWORKS[name]))
         return self._variants[name]
 
@@ -212,13 +219,9 @@ def times(relative: float) -> str:
 
 
 def _check(state: Mapping[str, Any]) -> None:
-    for name, value, known in (
-        ("photo", state["photo"], (*photos.NAMES, YOURS)),
-        ("stage", state["stage"], STAGES),
-        *(("kind", kind, KINDS) for kind in (state["kind_a"], *state["kinds_b"])),
-    ):
-        if value not in known:
-            raise ValueError(f"No {name} {value!r} here: choose one of {', '.join(known)}.")
+    check(photo=(state["photo"], (*photos.NAMES, YOURS)), stage=(state["stage"], STAGES))
+    for kind in (state["kind_a"], *state["kinds_b"]):
+        check(kind=(kind, KINDS))
     if len(state["kinds_b"]) != len(STAGES):
         raise ValueError(f"kinds_b takes one kind for each of {', '.join(STAGES)}.")
     if not 0 <= state["eps"] < 1:

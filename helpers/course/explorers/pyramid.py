@@ -8,21 +8,13 @@ from torchvision.models.detection import FasterRCNN
 from traitlets import Int, Unicode
 
 from helpers.compare import ROUNDING
-from helpers.course.explorers.explorer import YOURS, Control, Explorer, levels, png
-from helpers.course.explorers.feeding import bound, check, pictures, rounded, share
-from helpers.course.explorers.levels import (
-    BATCHNORM,
-    BODY_KINDS,
-    LEVELS,
-    Levels,
-    SureBox,
-    View,
-)
+from helpers.course.explorers.explorer import YOURS, Control, Explorer, check, levels, png
+from helpers.course.explorers.feeding import bound, pictures, rounded, share
+from helpers.course.explorers.levels import BATCHNORM, BODY_KINDS, LEVELS, Levels, SureBox, View
 from helpers.course.explorers.saved import saved
 from helpers.inputs.scenes import SIZE
 from helpers.networks.detector import load_detector
 
-GIVEN = "the given image"
 MEAN, NONE = -1, -1  # as a channel: the mean of all; as a box
 CHANNELS = (MEAN, *range(16))
 MOST_PROPOSALS = 5
@@ -35,9 +27,8 @@ class PyramidExplorer(Explorer):
 
     Traits: `level`, one of LEVELS; `kind`, how the body normalizes, one of BODY_KINDS; `picture`;
     `channel` (−1: the mean); `box`, the sure box that is traced back (−1, or one that there is not:
-    none). `model`: the detector if it is loaded already; None loads it. `image`: one of the
-    reader's own, (3,H,W) or (1,3,H,W), RGB in 0–1. TypeError or ValueError for a model that is no
-    scene detector in eval mode, and for what is no image; RuntimeError if the weights are missing.
+    none). `model`: the detector if it is loaded already; None loads it. TypeError or ValueError for
+    a model that is no scene detector in eval mode; RuntimeError if the weights are missing.
     """
 
     level, kind, picture = Unicode("P2"), Unicode(BATCHNORM), Unicode("scene 1")
@@ -46,26 +37,17 @@ class PyramidExplorer(Explorer):
         trait.tag(sync=True)
     del trait
 
-    def __init__(self, model: FasterRCNN | None = None, image: Tensor | None = None):
+    def __init__(self, model: FasterRCNN | None = None):
         self._levels = Levels(load_detector() if model is None else model)
-        self._pictures = {name: one for name, (one, _) in pictures().items()}
-        if image is not None:
-            one = image[0] if isinstance(image, Tensor) and len(image) == 1 else image
-            self._pictures = {GIVEN: one} | self._pictures
-        first = {"picture": "scene 1" if image is None else GIVEN}
         words = ("mean", *map(str, CHANNELS[1:]))
         controls = {
             "kind": Control("the body normalizes by", tuple(BODY_KINDS)),
             "channel": Control("channel", CHANNELS, labels=words),
-            "picture": Control("picture", tuple(self._pictures), below=True),
+            "picture": Control("picture", tuple(pictures()), below=True),
             "file": Control("or your own", look="file", side=SIZE, below=True),
         }
-        presets = {name: first | preset for name, preset in PRESETS.items()}
-        super().__init__(presets, controls, view=("level", "box"))
+        super().__init__(PRESETS, controls, view=("level", "box"))
         self.data = saved(self.draw, self._states())
-
-    def stored(self, state: dict[str, Any], frame: dict[str, Any]) -> None:
-        """Nothing here: the frames of presets are among those in `data`."""
 
     def _states(self) -> Iterator[dict[str, Any]]:
         """Every level and every box under every kind, for the first picture: the page has these."""
@@ -77,7 +59,7 @@ class PyramidExplorer(Explorer):
                 yield state | {"level": f"P{box.pooled_from}", "box": i}
 
     def _image(self, state: dict[str, Any]) -> Tensor:
-        return self.yours() if state["picture"] == YOURS else self._pictures[state["picture"]]
+        return self.yours() if state["picture"] == YOURS else pictures()[state["picture"]][0]
 
     def draw(self, state: dict[str, Any]) -> dict[str, Any]:
         """The diagram of the levels, a level's maps, and the boxes with their proposals.
@@ -89,7 +71,7 @@ class PyramidExplorer(Explorer):
             level=(state["level"], LEVELS),
             channel=(state["channel"], CHANNELS),
             kind=(state["kind"], BODY_KINDS),
-            picture=(state["picture"], (*self._pictures, YOURS)),
+            picture=(state["picture"], (*pictures(), YOURS)),
         )
         view = self._levels.view(self._image(state), state["kind"])
         box = view.boxes[state["box"]] if 0 <= state["box"] < len(view.boxes) else None

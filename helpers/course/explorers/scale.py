@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
-from torch.nn.parameter import is_lazy
 from traitlets import Float, Unicode
 
 from helpers.course.explorers.explorer import Control, Explorer
@@ -121,7 +120,7 @@ def layers_of(model: nn.Module) -> dict[str, Layer]:
     layers = {}
     for name, layer in norm_layers(model).items():
         variance, eps = getattr(layer, "running_var", None), getattr(layer, "eps", None)
-        if variance is None or eps is None or is_lazy(variance):
+        if variance is None or eps is None:
             continue
         variance = variance.detach().double().cpu().numpy()
         if not ((variance >= 0) & np.isfinite(variance)).all():

@@ -6,19 +6,8 @@ from torchvision.models.detection import FasterRCNN
 from traitlets import Float, Unicode
 
 from helpers.compare import ROUNDING
-from helpers.course.explorers.explorer import YOURS, Control, Explorer, png
-from helpers.course.explorers.feeding import (
-    ENTERING,
-    LEAVING,
-    Feeding,
-    View,
-    bound,
-    check,
-    pictures,
-    rounded,
-    share,
-    span,
-)
+from helpers.course.explorers import feeding
+from helpers.course.explorers.explorer import YOURS, Control, Explorer, check, png
 from helpers.course.explorers.saved import saved
 from helpers.inputs.pixels import KNOWN
 from helpers.inputs.scenes import SIZE
@@ -48,28 +37,25 @@ class ScalingExplorer(Explorer):
     picture, brightness = Unicode("scene 1").tag(sync=True), Float(1.0).tag(sync=True)
 
     def __init__(self, model: FasterRCNN | None = None):
-        self._feeding = Feeding(load_detector() if model is None else model)
-        times = tuple(f"× {rounded(one)}" for one in BRIGHTNESS)
+        self._feeding = feeding.Feeding(load_detector() if model is None else model)
+        times = tuple(f"× {feeding.rounded(one)}" for one in BRIGHTNESS)
         controls = {
             "emits": Control("loader emits", tuple(KNOWN)),
             "expects": Control("network expects", tuple(KNOWN)),
             "brightness": Control("brightness", BRIGHTNESS, "range", times),
-            "picture": Control("picture", tuple(pictures()), below=True),
+            "picture": Control("picture", tuple(feeding.pictures()), below=True),
             "file": Control("or your own", look="file", side=SIZE, below=True),
         }
         super().__init__(PRESETS, controls)
         # The page has what the network finds for all that the loader can emit.
         self.data = saved(self.draw, [self.state | {"emits": one} for one in KNOWN])
 
-    def stored(self, state: dict[str, Any], frame: dict[str, Any]) -> None:
-        """Nothing here: the frames of presets are among those in `data`."""
-
     def draw(self, state: dict[str, Any]) -> dict[str, Any]:
         """The chain with its numbers, the right input beside the one that is fed, a bar per stage.
 
         ValueError for an unknown choice, and where maps are not finite.
         """
-        check(picture=(state["picture"], (*pictures(), YOURS)))
+        check(picture=(state["picture"], (*feeding.pictures(), YOURS)))
         for name in ("emits", "expects"):
             check(format=(state[name], KNOWN))
         if not 0 < state["brightness"] <= 10:
@@ -77,11 +63,11 @@ class ScalingExplorer(Explorer):
                 f"brightness must be above 0 and at most 10, not {state['brightness']}."
             )
         yours = state["picture"] == YOURS
-        image, target = (self.yours(), None) if yours else pictures()[state["picture"]]
+        image, target = (self.yours(), None) if yours else feeding.pictures()[state["picture"]]
         emits, expects = state["emits"], state["expects"]
         view = self._feeding.view(image, target, state["brightness"], emits, expects)
         largest, off = max(((s, row.relative) for s, row in view.rows.items()), key=lambda x: x[1])
-        most = f"{largest}'s maps are off most, by {rounded(off)} × their right maximum."
+        most = f"{largest}'s maps are off most, by {feeding.rounded(off)} × their right maximum."
         if off <= ROUNDING:
             most = "no stage is off by more than rounding (≤ 1e-5)."
         return {
@@ -91,30 +77,27 @@ class ScalingExplorer(Explorer):
         }
 
 
-def _chain(view: View, brightness: float) -> dict[str, Any]:
+def _chain(view: feeding.View, brightness: float) -> dict[str, Any]:
     """What becomes of the values on their way, smallest and largest."""
-    times = "" if brightness == 1 else f" × {rounded(brightness)}"
+    times = "" if brightness == 1 else f" × {feeding.rounded(brightness)}"
     cut = ", cut off at 1" if brightness > 1 else ""
     cards = [
-        {"title": f"picture{times}{cut}", "text": span(view.image)},
+        {"title": f"picture{times}{cut}", "text": feeding.span(view.image)},
         {"title": "loader", "text": f"emits {view.emitted}"},
     ]
-    for title, point in (("normalized", ENTERING), ("conv1", LEAVING)):
+    for title, point in (("normalized", feeding.ENTERING), ("conv1", feeding.LEAVING)):
         now, right = view.spans[point]
         text = f"{now}, as is right" if now == right else f"{now}, right: {right}"
         cards.append({"title": title, "text": text, "warn": now != right})
     return {"kind": "cards", "arrows": True, "wide": True, "rows": [cards]}
 
 
-def _images(view: View, state: dict[str, Any]) -> list[dict[str, Any]]:
+def _images(view: feeding.View, state: dict[str, Any]) -> list[dict[str, Any]]:
     """The right input and what is fed, each with what is found in it."""
     outside = (view.fed - 0.5).abs().max() > 0.5 + 1e-4  # by more than rounding
     clipped = "; values outside 0–1 are drawn as 0 or 1" if outside else ""
     now = f"{state['emits']} where {state['expects']} is expected"
-    sides = (
-        ("The right input", view.image, view.right, ""),
-        (now, view.fed, view.found, clipped),
-    )
+    sides = (("The right input", view.image, view.right, ""), (now, view.fed, view.found, clipped))
     return [
         {
             "kind": "image",
@@ -129,11 +112,14 @@ def _images(view: View, state: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _bars(view: View) -> dict[str, Any]:
+def _bars(view: feeding.View) -> dict[str, Any]:
     off = {stage: row.relative for stage, row in view.rows.items()}
     return {
         "kind": "bars",
         "title": "max|now − right| / max|right| of each stage's maps; log scale, gray: rounding",
-        "floor": share(ROUNDING),
-        "rows": [{"label": s, "share": share(v), "text": bound(v)} for s, v in off.items()],
+        "floor": feeding.share(ROUNDING),
+        "rows": [
+            {"label": s, "share": feeding.share(v), "text": feeding.bound(v)}
+            for s, v in off.items()
+        ],
     }

@@ -18,7 +18,6 @@ Panel = Mapping[str, Any]
 SHARPNESS = 2  # picture pixels for each px of the page
 PURPLE = "#6A3D9A"
 KINDS = {"right": BLUE, "wrong": "#B34700", "truth": BLACK, "other": PURPLE}
-CURVES = {"cool": BLUE, "filled": BLUE, "ink": BLACK, "dashed": BLACK, "thin": "#999999"}
 
 
 def still(panels: Sequence[Panel], caption: str) -> bytes:
@@ -43,13 +42,7 @@ def _rows(panel: Panel) -> list[tuple[int, float, Callable]]:
     if kind == "maps":
         return [(len(panel["maps"]), 2.6, lambda axes: _maps(axes, panel["maps"]))]
     if kind == "cards":
-        pictured = any(
-            key in card for row in panel["rows"] for card in row for key in ("map", "png")
-        )
-        height = 1.9 if pictured else 0.7
-        return [
-            (len(row), height, lambda axes, row=row: _cards(axes, row)) for row in panel["rows"]
-        ]
+        return [(len(row), 0.7, lambda axes, row=row: _cards(axes, row)) for row in panel["rows"]]
     draw = {"bars": _bars, "plot": _plot}[kind]
     height = {"bars": 0.35 * len(panel.get("rows", ())) + 0.4, "plot": 3.0}[kind]
     return [(1, height, lambda axes: draw(axes[0], panel))]
@@ -69,24 +62,16 @@ def _images(panels: Sequence[Panel]) -> tuple[int, float, Callable]:
 
 def _maps(axes: Sequence[Axes], maps: Sequence[Panel]) -> None:
     for ax, one in zip(axes, maps, strict=True):
-        _picture(ax, one)
+        ax.axis("off")
+        values = np.frombuffer(base64.b64decode(one["values"]), np.uint8).reshape(one["shape"])
+        colors = difference_map() if one.get("diverging") else activation_map()
+        ax.imshow(np.where(values == 255, np.nan, values / 254), cmap=colors, vmin=0, vmax=1)
         ax.set_title("\n".join(filter(None, [one["title"], one.get("note")])), fontsize=10)
-
-
-def _picture(ax: Axes, one: Panel) -> None:
-    ax.axis("off")
-    if "png" in one:
-        return ax.imshow(Image.open(io.BytesIO(base64.b64decode(one["png"]))).convert("RGB"))
-    values = np.frombuffer(base64.b64decode(one["values"]), np.uint8).reshape(one["shape"])
-    colors = difference_map() if one.get("diverging") else activation_map()
-    ax.imshow(np.where(values == 255, np.nan, values / 254), cmap=colors, vmin=0, vmax=1)
 
 
 def _cards(axes: Sequence[Axes], cards: Sequence[Panel]) -> None:
     for ax, card in zip(axes, cards, strict=True):
         ax.axis("off")
-        if "map" in card or "png" in card:
-            _picture(ax, card.get("map", card))
         words = (fill(card.get(part, ""), 90 // len(axes)) for part in ("title", "text"))
         words = "\n".join(filter(None, words))
         ax.set_title(words, fontsize=9, loc="left", fontweight="bold" if card.get("warn") else None)
@@ -100,17 +85,13 @@ def _bars(ax: Axes, panel: Panel) -> None:
     ax.barh([row["label"] for row in rows], [row.get("first", 0) for row in rows], color=BLUE)
     ax.barh([row["label"] for row in rows], [row.get("floor", 0) for row in rows], color="#999999")
     for number, row in enumerate(rows):
-        ax.text(
-            min(max(row["share"], row.get("floor", 0)), 1) + 0.01,
-            number,
-            row["text"],
-            va="center",
-            fontsize=10,
-        )
+        end = min(max(row["share"], row.get("floor", 0)), 1)
+        ax.text(end + 0.01, number, row["text"], va="center", fontsize=10)
 
 
 def _image(ax: Axes, panel: Panel) -> None:
-    _picture(ax, {"png": panel["png"]})
+    ax.axis("off")
+    ax.imshow(Image.open(io.BytesIO(base64.b64decode(panel["png"]))).convert("RGB"))
     for one in panel["boxes"]:
         x0, y0, x1, y1 = one["box"]
         line = "--" if one["kind"] in ("truth", "own dashed") else "-"
@@ -129,9 +110,8 @@ def _plot(ax: Axes, panel: Panel) -> None:
         color = "#5B8DB8" if group["kind"] == "many" else ORANGE
         ax.plot(group["x"], group["y"], "o", ms=3, mew=0, alpha=0.6, color=color)
     for line in panel.get("lines", ()):
-        color, style = CURVES.get(line["kind"], ORANGE), "--" if line["kind"] == "dashed" else "-"
-        if line["kind"] in ("filled", "gap"):
-            ax.fill(line["x"], line["y"], color=color, alpha=0.3, lw=0)
+        if line["kind"] == "filled":
+            ax.fill(line["x"], line["y"], color=BLUE, alpha=0.3, lw=0)
         else:
-            ax.plot(line["x"], line["y"], style, color=color, lw=1.5)
+            ax.plot(line["x"], line["y"], color="#999999", lw=1.5)
     ax.set_title(panel["title"], fontsize=10)

@@ -9,21 +9,13 @@ from helpers import DATA
 from helpers.implementations import CLASSES
 
 FOLDER = DATA / "results" / "speed"
-STAGES = {  # a normalization layer at the end of each of ResNet-50's stages at 224 px: its input
-    "stem": [64, 112, 112],
-    "layer1": [256, 56, 56],
-    "layer2": [512, 28, 28],
-    "layer3": [1024, 14, 14],
-    "layer4": [2048, 7, 7],
-}
 FORWARD, BOTH = "forward", "forward+backward"
-BASE = "BN eval"  # what ratios are over
 
 Points = list[tuple[float, float]]
 
 
 class Cost(NamedTuple):
-    """What one way to normalize costs: its median ms, and the ratio of its time over BASE's.
+    """What a way to normalize costs: its median ms, and its time over that of BatchNorm in eval().
 
     The ratio is resolved if it differs from 1 by more than its spread.
     """
@@ -37,8 +29,6 @@ class Cost(NamedTuple):
     @property
     def words(self) -> str:
         """The ratio and its spread as text."""
-        if self.way == BASE:
-            return "1"
         if not self.is_resolved:
             return f"not told apart (± {self.spread:.2g})"
         return f"{self.ratio:.3g} ± {self.spread:.2g}"
@@ -66,32 +56,18 @@ def gpus() -> list[str]:
     return [name for name, content in devices().items() if content["about"]["kind"] == "cuda"]
 
 
-def costs(device: str, subject: str, batch: int, dtype: str, step: str) -> list[Cost]:
-    """List what each way to normalize costs in one of STAGES, the "body" or the "detector".
+def cost(device: str, subject: str, batch: int, dtype: str, step: str, way: str) -> Cost:
+    """Return what a way to normalize costs in ResNet-50's "body" or in its "detector".
 
     `batch` counts images and `step` is FORWARD or BOTH; GPUs use cuDNN. Raises ValueError for an
     unknown device, and for what was not measured.
     """
-    level = "layer" if subject in STAGES else subject
-    wanted = {"level": level, "batch": batch, "dtype": dtype, "pass": step}
-    if subject in STAGES:
-        wanted["shape"] = STAGES[subject]
-    each = [
-        Cost(*(row[name] for name in Cost._fields))
-        for row in _sections(device)["norms"]
-        if row["cudnn"] is not False and "ms" in row and wanted.items() <= row.items()
-    ]
-    if not each:
-        raise ValueError(f"{subject}, batch {batch}, {dtype}, {step} was not measured on {device}.")
-    return each
-
-
-def cost(device: str, subject: str, batch: int, dtype: str, step: str, way: str) -> Cost:
-    """Return what one way costs; see `costs`. Raises ValueError if it was not measured there."""
-    by_way = {each.way: each for each in costs(device, subject, batch, dtype, step)}
-    if way not in by_way:
-        raise ValueError(f"{way!r} was not measured there: choose one of {', '.join(by_way)}.")
-    return by_way[way]
+    wanted = {"level": subject, "batch": batch, "dtype": dtype, "pass": step, "way": way}
+    for row in _sections(device)["norms"]:
+        if row["cudnn"] is not False and "ms" in row and wanted.items() <= row.items():
+            return Cost(*(row[name] for name in Cost._fields))
+    said = f"{subject}, batch {batch}, {dtype}, {step}, {way}"
+    raise ValueError(f"{said} was not measured on {device}.")
 
 
 def nms_ms(device: str, candidates: int, classes: int) -> dict[str, float]:

@@ -6,8 +6,7 @@ of them says so.
 
 import json
 from dataclasses import dataclass
-from math import nan
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -16,21 +15,7 @@ from helpers.networks.download import is_whole
 
 FOLDER = DATA / "results" / "real_weights"
 NETWORKS = ("resnet50", "coco", "mobilenet_v3")
-
-
-class Effect(NamedTuple):
-    """What eps and what rounding does at one point, over max|A|; NaN where nothing is finite.
-
-    `effect`: the trained network from the detector's with another eps, both in float64. `rounding`
-    and `rounding_detector`: each in float32 from its own float64 twin.
-    """
-
-    photo: str
-    point: str
-    shape: tuple[int, ...]
-    effect: float
-    rounding: float
-    rounding_detector: float
+OFF = ("effect", "rounding", "rounding_detector")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,24 +23,26 @@ class RealWeights:
     """What was measured of one network.
 
     `about`: its checkpoint's url, sha256 and bytes, the layers "trained" and of the "detector",
-    versions and processor. `effects`: a row for each photo and point. `running_var`, `weight`:
-    layer → of its channels, float32 (c,).
+    versions and processor. `effects`: for each photo and point its "shape", and over max|A| the
+    "effect", of the trained network from the detector's with another eps, both in float64, and
+    "rounding" and "rounding_detector", of each in float32 from its own float64 twin; None where
+    nothing is finite.
     """
 
     about: dict[str, Any]
-    effects: tuple[Effect, ...]
-    running_var: dict[str, np.ndarray]
-    weight: dict[str, np.ndarray]
+    effects: list[dict[str, Any]]
 
     def largest(self) -> dict[str, tuple[float, float]]:
         """Point → the largest effect and the largest rounding of the two networks on any photo.
 
         Either is NaN if it is so on one photo.
         """
-        points = dict.fromkeys(row.point for row in self.effects)
+        points = dict.fromkeys(row["point"] for row in self.effects)
         for point in points:
-            rows = [row[3:] for row in self.effects if row.point == point]
-            effect, *rounding = np.array(rows).max(0).tolist()  # numpy's max keeps NaN
+            rows = [[row[of] for of in OFF] for row in self.effects if row["point"] == point]
+            effect, *rounding = (
+                np.array(rows, float).max(0).tolist()
+            )  # None is NaN, and max keeps it
             points[point] = effect, float(np.max(rounding))
         return points
 
@@ -72,24 +59,12 @@ def real_weights(network: str) -> RealWeights | None:
         return None
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        held = FOLDER / content["channels"]["file"]
-        if not is_whole(held, content["channels"]["sha256"]):
-            raise KeyError(held.name)
-        effects = tuple(_effect(row) for row in content["effects"])
+        held = content["channels"]
+        if not is_whole(FOLDER / held["file"], held["sha256"]):
+            raise KeyError(held["file"])
+        return RealWeights(content["about"], content["effects"])
     except (ValueError, KeyError, TypeError):
         raise RuntimeError(
             f"What was measured of {network} (data/results/real_weights) is missing or altered: "
             "delete its files and run `make real-weights`."
         ) from None
-    with np.load(held) as arrays:
-        ends = np.cumsum(arrays["sizes"])[:-1]
-        variances, weights = (
-            dict(zip(arrays["layers"].tolist(), np.split(arrays[name], ends), strict=True))
-            for name in ("running_var", "weight")
-        )
-    return RealWeights(content["about"], effects, variances, weights)
-
-
-def _effect(row: dict[str, Any]) -> Effect:
-    values = {name: nan if row[name] is None else row[name] for name in Effect._fields}
-    return Effect(**values | {"shape": tuple(row["shape"])})
