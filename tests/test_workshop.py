@@ -21,12 +21,22 @@ def build(tmp_path, monkeypatch):
     return tmp_path
 
 
+def contents(file):
+    with zipfile.ZipFile(file) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if name[-1] != "/"}
+
+
 def test_the_zip_lacks_outputs_and_solutions_only_and_its_attempts_are_right(build):
     made = {file.name for file in build.glob("workshop*/*")}
-    assert made == {"student", "solutions", "workshop.zip", "READ ME FIRST.txt"}
-    with zipfile.ZipFile(build / "workshop" / "workshop.zip") as archive:
-        held = {name: archive.read(name) for name in archive.namelist() if name[-1] != "/"}
-    assert b"open site/index.html" in held.pop("READ ME FIRST.txt")
+    sheets = {f"before-and-after-{name}.txt" for name in ("90-minutes", "half-day")}
+    key, to = "before-and-after-key.txt", "READ ME FIRST.txt"
+    assert made == {"student", "solutions", *workshop.ZIPS, to, key, *sheets}
+    students, held = (contents(build / "workshop" / name) for name in workshop.ZIPS)
+    assert not any(b"Right " in students[name] for name in sheets)
+    assert students.pop(to) != held[to] and b"open site/index.html" in held.pop(to)
+    assert b"Right " in held.pop(key)
+    assert students == {name: text for name, text in held.items() if name[:10] != "solutions/"}
+    held = {name: text for name, text in held.items() if name not in sheets}
     for path in make.every():
         name = path.relative_to(make.NOTEBOOKS).as_posix()
         texts = path.read_bytes(), held.pop(f"student/{name}"), held.pop(f"solutions/{name}")

@@ -1,22 +1,25 @@
-"""Make build/workshop/: notebooks for a class and for its teacher, and one zip to hand round.
+"""Make build/workshop/: notebooks and questions for a class and for its teacher, and their zips.
 
     python workshop/make.py             everything; solutions are executed, which takes minutes
     python workshop/make.py --no-run    solutions without outputs
 
 student/ holds no outputs and no solutions. In solutions/ every exercise is solved and every check
-says Right. workshop.zip holds both, and the site where `python site/make.py` has made build/site.
-build/workshop is replaced as a whole or not at all.
+says Right. before-and-after-*.txt are the questions that the guides name, and their key.
+student.zip holds what students may have, workshop.zip everything; both hold the site where
+`python site/make.py` has made build/site. build/workshop is replaced as a whole or not at all.
 """
 
 import argparse
 import importlib.util
 import re
 import sys
+import textwrap
 import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import nbformat
+import yaml
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +29,9 @@ SOLUTION = re.compile(
     r"<details><summary>Solution</summary>\n\n```python\n(.*?)```\n\n</details>\n?", re.DOTALL
 )
 
+ZIPS = ("student.zip", "workshop.zip")
+TEACHERS = ("solutions", "before-and-after-key.txt")  # not for students
+
 # notebooks/make.py, which is a script and in no package
 spec = importlib.util.spec_from_file_location("notebooks_make", ROOT / "notebooks" / "make.py")
 spec.loader.exec_module(notebooks := importlib.util.module_from_spec(spec))
@@ -34,7 +40,8 @@ READ_ME = """\
 Two backbones: a workshop on normalization layers in object detectors
 
 student/      the notebooks without outputs and solutions
-solutions/    the same notebooks with every exercise solved{outputs}
+{solutions}before-and-after-90-minutes.txt, before-and-after-half-day.txt
+              a guide's questions, asked before the class and after it
 {site}
 The notebooks need the course itself, for its folders helpers/ and data/, which are not in here:
 
@@ -45,7 +52,13 @@ The notebooks need the course itself, for its folders helpers/ and data/, which 
        py tools/course.py lab           on Windows
    The first time this installs Python packages. Without a network, workshop/README.md in the
    cloned folder says how to install them from a stick.
-4. In JupyterLab, open student/00_start_here.ipynb.
+4. In JupyterLab, close the notebook that is open, which shows the outputs, and open
+   student/00_start_here.ipynb.
+"""
+READ_ME_SOLUTIONS = """\
+solutions/    the same notebooks with every exercise solved{outputs}
+before-and-after-key.txt
+              the answers to the questions, for the teacher
 """
 READ_ME_SITE = """\
 site/         the course as web pages: open site/index.html in a browser
@@ -106,8 +119,37 @@ def executed(nb):
     return nb
 
 
+def before_and_after():
+    """File name → text: the transfer questions that each guide names, and one key for all."""
+    questions = yaml.safe_load((ROOT / "workshop" / "transfer.yaml").read_text("utf-8"))
+    files, key = {}, ["Answers to the questions before and after. For the teacher."]
+    for guide in sorted((ROOT / "workshop").glob("guide-*.md")):
+        name = guide.stem.removeprefix("guide-")
+        sheet = ["Name:" + " " * 34 + "[ ] before   [ ] after"]
+        key.append(name.replace("-", " ").upper())
+        asked = re.findall(r"(\d) of `(\d\d_\w+)`", guide.read_text("utf-8"))
+        for place, (number, lesson) in enumerate(asked, 1):
+            item = questions[lesson][int(number) - 1]
+            question = textwrap.fill(f"{place}. {item['question'].strip()}", 80)
+            sheet += [question, "Answer:" + "\n" * 5]
+            answer = textwrap.fill(item["answer"].strip(), 80)
+            key += [f"{question}\n({lesson}, question {number})", answer]
+        files[f"before-and-after-{name}.txt"] = "\n\n".join(sheet)
+    return files | {"before-and-after-key.txt": "\n\n".join(key) + "\n"}
+
+
+def write_zip(target, files):
+    """Write a zip of {name in it: a file's path, or a text}."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, file in sorted(files.items()):
+            if isinstance(file, str):
+                archive.writestr(str(name), file)
+            else:
+                archive.write(file, name)
+
+
 def fill(folder, run):
-    """Write the notebooks, READ ME FIRST.txt and workshop.zip into an empty folder."""
+    """Write the notebooks, the questions, READ ME FIRST.txt and the zips into an empty folder."""
     for path in notebooks.every():
         nb = notebooks.loads(path.read_text(encoding="utf-8"))
         try:
@@ -123,14 +165,18 @@ def fill(folder, run):
     site = SITE.is_dir()
     if not site:
         print("Without the site, which is not made: python site/make.py, and then this again.")
-    outputs = " and every output" if run else ""
-    text = READ_ME.format(outputs=outputs, site=READ_ME_SITE if site else "")
-    (folder / "READ ME FIRST.txt").write_text(text, encoding="utf-8")
+    for name, text in before_and_after().items():
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
     files = {file.relative_to(folder): file for file in folder.rglob("*")}
     files |= {"site" / file.relative_to(SITE): file for file in SITE.rglob("*")}
-    with zipfile.ZipFile(folder / "workshop.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, file in sorted(files.items()):
-            archive.write(file, name)
+    solutions = READ_ME_SOLUTIONS.format(outputs=" and every output" if run else "")
+    to, of_site = "READ ME FIRST.txt", READ_ME_SITE if site else ""
+    students = {name: file for name, file in files.items() if name.parts[0] not in TEACHERS}
+    students[Path(to)] = READ_ME.format(solutions="", site=of_site)
+    files[Path(to)] = READ_ME.format(solutions=solutions, site=of_site)
+    (folder / to).write_text(files[Path(to)], encoding="utf-8")
+    write_zip(folder / "student.zip", students)
+    write_zip(folder / "workshop.zip", files)
 
 
 def main(arguments=None):
@@ -147,8 +193,8 @@ def main(arguments=None):
         if TARGET.exists():
             TARGET.rename(Path(temporary, "old"))
         new.rename(TARGET)
-    size = (TARGET / "workshop.zip").stat().st_size
-    print(f"wrote {TARGET}: workshop.zip has {size / 1e6:.1f} MB")
+    sizes = (f"{name} has {(TARGET / name).stat().st_size / 1e6:.1f} MB" for name in ZIPS)
+    print(f"wrote {TARGET}: {', '.join(sizes)}")
 
 
 if __name__ == "__main__":
