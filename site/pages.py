@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from functools import cache
 
 import answers
 import nbformat
@@ -15,17 +16,24 @@ KINDS = {"png": "image/png", "svg": "image/svg+xml"}
 NUMBERED = re.compile(r"\d\d")
 
 
+@cache
 def entries(kind):
     """The tables of claims.toml or symptoms.toml."""
     with open(ROOT / f"{kind}s.toml", "rb") as file:
         return tomllib.load(file)[kind]
 
 
-def linked(text, up=""):
-    """Markdown whose references, "01_two_backbones#answer" and "claims#eps-0", are links."""
+@cache
+def sources():
+    """Every page that a reference may name, and the suffix of its source."""
     known = {page(file): "ipynb" for file in all_notebooks()}
     known |= {name: "md" for name in ("claims", "symptoms", "decide")}
-    known |= {f"symptoms/{entry['id']}": "md" for entry in entries("symptom")}
+    return known | {f"symptoms/{entry['id']}": "md" for entry in entries("symptom")}
+
+
+def linked(text, up=""):
+    """Markdown whose references, "01_two_backbones#answer" and "claims#eps-0", are links."""
+    known = sources()
 
     def link(match):
         name, label = match[1], match[2] or ""
@@ -34,8 +42,13 @@ def linked(text, up=""):
     return REFERENCE.sub(link, text)
 
 
+@cache
+def read(notebook):
+    return nbformat.read(notebook, 4)
+
+
 def title(notebook):
-    first = nbformat.read(notebook, 4).cells[0].source
+    first = read(notebook).cells[0].source
     number = f"{notebook.stem[:2]} " if NUMBERED.match(notebook.stem) else ""
     return number + first.splitlines()[0].removeprefix("# ")
 
@@ -43,7 +56,7 @@ def title(notebook):
 def course(files):
     rows = ["| lesson | in one sentence | minutes |", "|---|---|---|"]
     for file in files:
-        first = nbformat.read(file, 4).cells[0].source
+        first = read(file).cells[0].source
         sentence = re.search(r"\*\*In one sentence:\*\* (.+)", first)[1]
         minutes = re.search(r"\*\*Time:\*\* (\d+) minutes", first)[1]
         rows.append(f"| [{title(file)}]({page(file)}.ipynb) | {sentence} | {minutes} |")
@@ -65,7 +78,7 @@ def ran(entry):
 def shown(reference):
     """The figure of a cell: "04_small_batches:split-picture"."""
     name, cell_id = reference.split(":")
-    nb = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
+    nb = read(ROOT / "notebooks" / f"{name}.ipynb")
     cell = next(cell for cell in nb.cells if cell.id == cell_id)
     outputs = [output.get("data", {}) for output in cell.outputs]
     kind, data = next((k, data) for k, mime in KINDS.items() for data in outputs if mime in data)
