@@ -19,9 +19,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path[:0] = [str(HERE), str(ROOT / "tools")]
 
+import lessons  # noqa: E402
 import pages  # noqa: E402
-
-import notebooks  # noqa: E402
 
 SOURCES = ROOT / "build" / "site-sources"
 SITE = ROOT / "build" / "site"
@@ -40,15 +39,15 @@ def write(path, text):
 def write_sources():
     shutil.rmtree(SOURCES, ignore_errors=True)
     (SOURCES / "figures").mkdir(parents=True)
-    converter = notebooks.Converter(SOURCES / "figures")
-    for file in notebooks.all_notebooks():
+    converter = lessons.Converter(SOURCES / "figures")
+    for file in lessons.all_notebooks():
         text, held = converter.convert(file)
-        write(SOURCES / f"{notebooks.page(file)}.ipynb", json.dumps(text))
+        write(SOURCES / f"{lessons.page(file)}.ipynb", json.dumps(text))
         if held["models"]:
-            write(SOURCES / "explorers" / f"{notebooks.page(file)}.json", json.dumps(held))
+            write(SOURCES / "explorers" / f"{lessons.page(file)}.json", json.dumps(held))
     for file in sorted((ROOT / "data").rglob("README.md")):
         path = file.relative_to(ROOT).as_posix()
-        write(SOURCES / path, notebooks.relinked(file.read_text(encoding="utf-8"), path))
+        write(SOURCES / path, lessons.relinked(file.read_text(encoding="utf-8"), path))
     start = (SOURCES / "explorers" / "00_start_here.json").read_text(encoding="utf-8")
     write(SOURCES / "explorers" / "index.json", start)
     for name, text in pages.all_pages(toggle=next(iter(json.loads(start)["models"]))).items():
@@ -61,8 +60,8 @@ def build():
     subprocess.run([*command, "-c", str(HERE), str(SOURCES), str(SITE)], check=True)
     shutil.copytree(SOURCES / "figures", SITE / "figures")
     shutil.copy(SITE / "figures" / POSTER[0], SITE / "figures" / POSTER[1])
-    for file in notebooks.all_notebooks():  # what the page's download button offers
-        write(SITE / "_sources" / f"{notebooks.page(file)}.ipynb", notebooks.without_outputs(file))
+    for file in lessons.all_notebooks():  # what the page's download button offers
+        write(SITE / "_sources" / f"{lessons.page(file)}.ipynb", lessons.without_outputs(file))
     (SITE / ".nojekyll").touch()  # GitHub Pages would leave out what begins with an underscore
 
 

@@ -6,8 +6,7 @@ from functools import cache
 
 import answers
 import nbformat
-
-from notebooks import ROOT, all_notebooks, figure, in_repository, page
+from lessons import ROOT, all_notebooks, figure, in_repository, page
 
 HERE = ROOT / "site"
 REFERENCE = re.compile(r"\]\(((?:deeper/|symptoms/)?\w[\w-]*)(#[\w-]+)?\)")

@@ -17,7 +17,7 @@ from nbformat.sign import NotebookNotary
 from playwright.sync_api import expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 15
+SECONDS = 30
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # No fault of a page: what embed.js says of its own schema, and JupyterLab of its slow start; and
 # that widgets and the debugger miss a kernel that is shut down.

@@ -1,5 +1,6 @@
 """The site, from a folder and without a network: addresses, links, search, explorers, a phone."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -48,11 +49,9 @@ def git(*command):
 def make():
     """The site is built, as `make site` does it."""
     subprocess.run([sys.executable, str(ROOT / "site" / "make.py")], check=True)
-    sys.path[:0] = [str(ROOT / "site")]
-    import make
-
-    yield make
-    sys.path.remove(str(ROOT / "site"))
+    spec = importlib.util.spec_from_file_location("site_make", ROOT / "site" / "make.py")
+    spec.loader.exec_module(made := importlib.util.module_from_spec(spec))
+    return made
 
 
 @pytest.fixture(scope="module")
