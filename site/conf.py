@@ -1,17 +1,15 @@
 """Sphinx's settings for the pages that make.py writes, and what these need beyond MyST-NB."""
 
-import os
 import re
 import tomllib
 from pathlib import Path
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
+from lessons import ADDRESS, REF
+from pages import entries
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
-
-ADDRESS = os.environ.get("SITE_REPOSITORY", "")  # https://github.com/OWNER/NAME
-REF = os.environ.get("SITE_REF", "main")
 
 project = "Two backbones"
 author = "the Two Backbones authors"
@@ -54,10 +52,8 @@ suppress_warnings = ["myst.xref_missing", "mystnb.unknown_mime_type", "myst.head
 copybutton_selector = "div.copy div.highlight pre"
 
 LABEL = re.compile(r'<a id="([^"]+)"></a>')
-HERE = Path(__file__).resolve().parent
-FIRST = tomllib.loads((HERE / "terms.toml").read_text(encoding="utf-8"))
-SYMPTOMS = tomllib.loads((HERE.parent / "symptoms.toml").read_text(encoding="utf-8"))["symptom"]
-ALSO = {f"symptoms#{symptom['id']}": symptom["words"] for symptom in SYMPTOMS}
+FIRST = tomllib.loads(Path(__file__).with_name("terms.toml").read_text(encoding="utf-8"))
+ALSO = {f"symptoms#{symptom['id']}": symptom["words"] for symptom in entries("symptom")}
 
 
 class Label(SphinxTransform):

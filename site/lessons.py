@@ -9,21 +9,23 @@ from html import escape
 from pathlib import Path
 
 import nbformat
+from course import notebooks
 from export import WIDGET_VIEW, explorers
+from nbconvert.preprocessors import ClearOutputPreprocessor
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = os.environ.get("SITE_REPOSITORY", "")  # https://github.com/OWNER/NAME
 REF = os.environ.get("SITE_REF", "main")
 LINK = re.compile(r"\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 PAGES = {"README.md": "index.md", "symptoms.toml": "symptoms.md", "claims.toml": "claims.md"}
+KINDS = {"image/png": "png", "image/svg+xml": "svg"}
 QUESTION = re.compile(r"((from|import) .+\n+)*((predict|quiz)\(.+\)\n*)+")
 WIDEST = 800
 
 
 def all_notebooks():
     """The lessons, then the deeper ones."""
-    folder = ROOT / "notebooks"
-    return sorted(folder.glob("*.ipynb")) + sorted(folder.glob("deeper/*.ipynb"))
+    return [ROOT / name for name in notebooks()]
 
 
 def page(notebook):
@@ -59,17 +61,24 @@ def relinked(text, file):
     return LINK.sub(follow, text)
 
 
-def figure_name(page, cell, kind="png"):
+def picture(data):
+    """What a figure's file is: "png" or "svg", its bytes, its width on the page; None if none."""
+    for mime in KINDS.keys() & data.keys():
+        if mime == "image/svg+xml":
+            return "svg", data[mime].encode(), None
+        content = base64.b64decode(data[mime])
+        return "png", content, min(WIDEST, *struct.unpack(">I", content[16:20]))
+
+
+def figure_name(page, cell, kind):
     """The lasting name of a cell's figure: "04-split-picture.png"."""
     stem = posixpath.basename(page)
     return f"{stem[:2] if stem[:2].isdigit() else stem}-{cell}.{kind}"
 
 
-def figure(page, cell, kind, description, width=None, up=""):
-    address, wide = (
-        f"{up}figures/{figure_name(page, cell, kind)}",
-        f' width="{width}"' * bool(width),
-    )
+def figure(page, cell, kind, description, width, up=""):
+    address = f"{up}figures/{figure_name(page, cell, kind)}"
+    wide = f' width="{width}"' if width else ""
     return (
         f'<figure class="shown" id="figure-{cell}"><a href="{address}">'
         f'<img src="{address}" alt="{escape(description)}" loading="lazy"{wide}></a>'
@@ -114,15 +123,10 @@ class Converter:
 
     def _html(self, cell, data, page, models):
         """What stands on the site for an output that Sphinx would not show as we want it."""
-        kind = {"image/png": "png", "image/svg+xml": "svg"}
-        for mime in kind.keys() & data.keys():
-            content = data[mime].encode() if kind[mime] == "svg" else base64.b64decode(data[mime])
-            (self.folder / figure_name(page, cell.id, kind[mime])).write_bytes(content)
-            width = (
-                None if kind[mime] == "svg" else min(WIDEST, *struct.unpack(">I", content[16:20]))
-            )
-            up = "../" * page.count("/")
-            return figure(page, cell.id, kind[mime], data["text/plain"], width, up)
+        if found := picture(data):
+            kind, content, width = found
+            (self.folder / figure_name(page, cell.id, kind)).write_bytes(content)
+            return figure(page, cell.id, kind, data["text/plain"], width, "../" * page.count("/"))
         if WIDGET_VIEW not in data:
             return None
         if (key := data[WIDGET_VIEW]["model_id"]) in models:
@@ -134,7 +138,4 @@ def without_outputs(file):
     """The notebook as it is offered for download."""
     nb = nbformat.read(file, 4)
     nb.metadata.pop("widgets", None)
-    for cell in nb.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    return nbformat.writes(nb)
+    return nbformat.writes(ClearOutputPreprocessor().preprocess(nb, {})[0])

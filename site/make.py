@@ -11,9 +11,10 @@ and SITE_REF (a tag) bring links to the repository, Binder and Colab.
 import json
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+
+from sphinx.cmd.build import main as sphinx
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -24,6 +25,7 @@ import pages  # noqa: E402
 
 SOURCES = ROOT / "build" / "site-sources"
 SITE = ROOT / "build" / "site"
+DOCTREES = ROOT / "build" / "site-doctrees"  # Sphinx's own, and nothing to publish
 ANCHORS = HERE / "anchors.txt"
 POSTER = "02-what-stops-what.svg", "what_stops_what.svg"
 MOST_BYTES = 25_000_000
@@ -56,8 +58,10 @@ def write_sources():
 
 def build():
     shutil.rmtree(SITE, ignore_errors=True)
-    command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going"]
-    subprocess.run([*command, "-c", str(HERE), str(SOURCES), str(SITE)], check=True)
+    shutil.rmtree(DOCTREES, ignore_errors=True)
+    options = ["-b", "html", "-q", "-W", "--keep-going", "-c", str(HERE), "-d", str(DOCTREES)]
+    if status := sphinx([*options, str(SOURCES), str(SITE)]):
+        sys.exit(status)
     shutil.copytree(SOURCES / "figures", SITE / "figures")
     shutil.copy(SITE / "figures" / POSTER[0], SITE / "figures" / POSTER[1])
     for file in lessons.all_notebooks():  # what the page's download button offers

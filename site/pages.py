@@ -6,12 +6,11 @@ from functools import cache
 
 import answers
 import nbformat
-from lessons import ROOT, all_notebooks, figure, in_repository, page
+from lessons import ROOT, all_notebooks, figure, in_repository, page, picture
 
 HERE = ROOT / "site"
 REFERENCE = re.compile(r"\]\(((?:deeper/|symptoms/)?\w[\w-]*)(#[\w-]+)?\)")
 MOST_ASKED = 10
-KINDS = {"png": "image/png", "svg": "image/svg+xml"}
 NUMBERED = re.compile(r"\d\d")
 
 
@@ -79,10 +78,10 @@ def shown(reference):
     name, cell_id = reference.split(":")
     nb = read(ROOT / "notebooks" / f"{name}.ipynb")
     cell = next(cell for cell in nb.cells if cell.id == cell_id)
-    outputs = [output.get("data", {}) for output in cell.outputs]
-    kind, data = next((k, data) for k, mime in KINDS.items() for data in outputs if mime in data)
-    html = figure(name, cell_id, kind, data["text/plain"]).replace('id="figure-', 'id="shown-')
-    return html.replace('href="#', f'href="{name}.html#')
+    shown = (output.data for output in cell.outputs if picture(output.get("data", {})))
+    kind, _, width = picture(data := next(shown))
+    html = figure(name, cell_id, kind, data["text/plain"], width)
+    return html.replace('id="figure-', 'id="shown-').replace('href="#', f'href="{name}.html#')
 
 
 def proved(reference):

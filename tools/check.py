@@ -15,13 +15,11 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from course import CONFIG, notebooks
+
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = Path(sys.prefix)
 MANIFEST = ROOT / "data" / "SHA256SUMS"
-CONFIG = {
-    "overrides.json": "share/jupyter/lab/settings",
-    "jupyter_server_config.py": "etc/jupyter",
-}
 EXTENSIONS = {  # package → its folder in LAB
     "anywidget": "anywidget",
     "jupyterlab_widgets": "@jupyter-widgets/jupyterlab-manager",
@@ -138,12 +136,11 @@ def trust():
     from nbformat.sign import NotebookNotary
 
     notary = NotebookNotary()
-    files = sorted(ROOT.glob("notebooks/**/[0-9a-z]*.ipynb"))
-    files = [file for file in files if ".ipynb_checkpoints" not in file.parts]
-    for file in files:
-        if not notary.check_signature(nbformat.read(file, 4)):
-            raise Wrong(f"{file.name} is not trusted, so its widgets do not show: {SET_UP}")
-    return f"{len(files)} notebooks"
+    for file in notebooks():
+        if not notary.check_signature(nbformat.read(ROOT / file, 4)):
+            name = Path(file).name
+            raise Wrong(f"{name} is not trusted, so its widgets do not show: {SET_UP}")
+    return f"{len(notebooks())} notebooks"
 
 
 def config_files():

@@ -42,6 +42,10 @@ VENV = ROOT / ".venv"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 TORCH = ("auto", "cpu", "pypi")
 EXTRAS = {"lab": "[course]", "test": "[course,test]"}
+CONFIG = {  # Jupyter's two files, and where an environment has them
+    "overrides.json": "share/jupyter/lab/settings",
+    "jupyter_server_config.py": "etc/jupyter",
+}
 WINDOWS = os.name == "nt"
 AGAIN = r"`py tools\course.py {}`" if WINDOWS else "`make {}`"
 
@@ -223,10 +227,7 @@ class Course:
     def configure(self):
         """Trust the notebooks, so that their outputs show; put Jupyter's two files in place."""
         self.run("jupyter-trust", *notebooks())
-        for file, folder in (
-            ("overrides.json", "share/jupyter/lab/settings"),
-            ("jupyter_server_config.py", "etc/jupyter"),
-        ):
+        for file, folder in CONFIG.items():
             (self.prefix / folder).mkdir(parents=True, exist_ok=True)
             shutil.copy(str(ROOT / "jupyter" / file), str(self.prefix / folder))
 

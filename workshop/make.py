@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 import nbformat
 import yaml
 from nbclient.exceptions import CellControlSignal, DeadKernelError
+from nbconvert.preprocessors import ClearOutputPreprocessor
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "build" / "workshop"
@@ -70,12 +71,10 @@ folded away.
 
 def student(nb):
     """A copy of a notebook without outputs, explorers' state and solutions."""
-    nb = notebooks.normalize(nb)
+    nb, _ = ClearOutputPreprocessor().preprocess(notebooks.normalize(nb), {})
     nb.metadata.pop("widgets", None)
     for cell in nb.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-        else:
+        if cell.cell_type == "markdown":
             cell.source = SOLUTION.sub("", cell.source).strip("\n")
     return nb
 
