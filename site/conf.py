@@ -48,7 +48,7 @@ nb_ipywidgets_js = {}
 nb_code_prompt_show = "Predict first, then open: {type}"
 nb_code_prompt_hide = "Close"
 myst_enable_extensions = ["colon_fence", "dollarmath"]
-suppress_warnings = ["myst.xref_missing", "mystnb.unknown_mime_type", "myst.header"]
+suppress_warnings = ["myst.xref_missing"]  # labels, which a test follows
 copybutton_selector = "div.copy div.highlight pre"
 
 LABEL = re.compile(r'<a id="([^"]+)"></a>')
