@@ -1,7 +1,6 @@
 """Memory of processes in MB of 2**20 bytes."""
 
 import re
-import resource
 from pathlib import Path
 
 import psutil
@@ -18,6 +17,10 @@ def peak_mb() -> float:
     """Measure the most it has held since it started."""
     if STATUS.exists():  # Linux's getrusage begins with the memory of the process that started it
         return int(re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())[1]) / 2**10
+    if hasattr(info := psutil.Process().memory_info(), "peak_wset"):  # Windows
+        return info.peak_wset / 2**20
+    import resource  # which Windows lacks
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

@@ -46,9 +46,10 @@ def device_name(device: str) -> str:
     """Name the GPU or the processor."""
     if device == "cuda":
         return torch.cuda.get_device_name()
+    names = []
     if Path("/proc/cpuinfo").exists():
         names = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    else:  # macOS
+    elif sys.platform == "darwin":
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
         names = [subprocess.run(command, capture_output=True, text=True).stdout.strip()]
     return names[0] if names and names[0] else platform.processor() or platform.machine()

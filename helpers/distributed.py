@@ -1,4 +1,4 @@
-"""Functions of a notebook, run in several processes under torchrun."""
+"""Functions of a notebook, run in several processes that know one another."""
 
 import inspect
 import json
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -14,8 +15,10 @@ from typing import Any
 ATTEMPTS = 2  # on a busy machine a connection between processes fails now and then
 SECONDS = 120  # to wait for the processes, which first import torch each
 
+# The processes find one another by a file: torchrun needs libuv, which Windows' wheels lack.
 SCRIPT = """\
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -25,14 +28,14 @@ from torch import nn
 {functions}
 
 
+rank, size = map(int, sys.argv[1:])
 torch.set_num_threads(1)
-dist.init_process_group("gloo")
+dist.init_process_group("gloo", store=dist.FileStore("store", size), rank=rank, world_size=size)
 result = {main}()
 dist.barrier()
-if dist.get_rank() == 0:
-    part = Path({answer!r} + ".part")
-    part.write_text(json.dumps(result))
-    part.rename({answer!r})
+if rank == 0:
+    Path("answer.part").write_text(json.dumps(result))
+    Path("answer.part").rename("answer.json")
 dist.destroy_process_group()
 """
 
@@ -42,9 +45,8 @@ def run_processes(*functions: Callable, processes: int = 4) -> Any:
 
     The source of all functions goes into a script that knows `torch`, `nn` and `dist` (that is
     torch.distributed, its process group initialized with gloo), and nothing else of the caller's.
-    The last function takes no arguments and returns what JSON can hold. The script runs under
-    `torchrun --standalone --nproc-per-node processes`. Each process takes about 3 s of processor
-    time to import torch.
+    The last function takes no arguments and returns what JSON can hold. Each process takes about
+    3 s of processor time to import torch.
 
     Raises RuntimeError where processes cannot be started, fail, or take more than two minutes, and
     TypeError for a function whose source cannot be read.
@@ -54,22 +56,23 @@ def run_processes(*functions: Callable, processes: int = 4) -> Any:
     except OSError:
         said = "A function's source cannot be read: define it in a cell or a file."
         raise TypeError(said) from None
-    with tempfile.TemporaryDirectory() as folder:
-        script, answer = Path(folder, "script.py"), Path(folder, "answer.json")
-        script.write_text(
-            SCRIPT.format(
-                functions="\n\n".join(sources), main=functions[-1].__name__, answer=str(answer)
-            ),
-            encoding="utf-8",
-        )
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc-per-node", str(processes), str(script)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_MODULE_LOADING": "LAZY"}
-        for _ in range(ATTEMPTS):
-            try:
-                ended = subprocess.run(
-                    command, env=environment, capture_output=True, text=True, timeout=SECONDS
+    script = SCRIPT.format(functions="\n\n".join(sources), main=functions[-1].__name__)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_MODULE_LOADING": "LAZY"}
+    for _ in range(ATTEMPTS):
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            Path(folder, "script.py").write_text(script, encoding="utf-8")
+
+            def run(rank: int, folder: str = folder) -> subprocess.CompletedProcess:
+                command = [sys.executable, "script.py", str(rank), str(processes)]
+                pipes = {"capture_output": True, "text": True, "errors": "replace"}
+                return subprocess.run(
+                    command, cwd=folder, env=environment, timeout=SECONDS, **pipes
                 )
+
+            try:
+                with ThreadPoolExecutor(processes) as pool:
+                    running = [pool.submit(run, rank) for rank in range(processes)]
+                    ended = [one.result() for one in as_completed(running)]
             except OSError as error:
                 raise RuntimeError(f"No processes can be started here: {error}.") from None
             except subprocess.TimeoutExpired:
@@ -77,13 +80,15 @@ def run_processes(*functions: Callable, processes: int = 4) -> Any:
                     f"The {processes} processes did not end within {SECONDS} seconds: a machine "
                     "that allows no connections between its own processes makes them wait."
                 ) from None
+            answer = Path(folder, "answer.json")
             if answer.exists():  # all have finished; how they then part is of no matter
                 return json.loads(answer.read_text())
-        raise RuntimeError(f"The {processes} processes failed: {_reason(ended.stderr)}")
+    failed = next((process.stderr for process in ended if process.returncode), "")
+    raise RuntimeError(f"The {processes} processes failed: {_reason(failed)}")
 
 
 def _reason(stderr: str) -> str:
-    """Find the first exception that a process reports, or else the last line."""
+    """Find the last exception that a process reports, or else the last line."""
     lines = [line.partition("]: ")[2] or line for line in stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.partition(":")[0].endswith(("Error", "Exception"))]
-    return (errors or lines or ["no message"])[0 if errors else -1]
+    return (errors or lines or ["no message"])[-1]

@@ -44,7 +44,7 @@ PAGE = ROOT / "helpers" / "course" / "explorers"  # of what the explorers run in
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 REFERENCE = re.compile(r"\bIPY_MODEL_(\w+)")
-COLLAPSED = "collapsed"  # the tag of a cell whose output waits to be opened, below a prediction
+COLLAPSED = "collapsed"  # the tag of a cell that waits to be opened, below a prediction
 ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 
 
@@ -60,8 +60,12 @@ def normalize(nb):
         ids.add(cell.id)
         cell.source = "\n".join(line.rstrip() for line in cell.source.split("\n")).strip("\n")
         tags = cell.metadata.get("tags")
-        hidden = {"jupyter": {"outputs_hidden": True}} if COLLAPSED in (tags or ()) else {}
-        cell.metadata = nbformat.from_dict(({"tags": tags} if tags else {}) | hidden)
+        metadata = {"tags": tags} if tags else {}
+        if COLLAPSED in (tags or ()):
+            metadata["jupyter"] = {"outputs_hidden": True}
+            if "assert " in cell.source:  # which gives the answer away
+                metadata["jupyter"]["source_hidden"] = True
+        cell.metadata = nbformat.from_dict(metadata)
         if cell.cell_type == "code":
             cell.execution_count = next(counter) if cell.source else None
             cell.outputs = merge_streams(cell.outputs)

@@ -107,7 +107,8 @@ class Converter:
     def _convert_outputs(self, cell, page, models):
         tags = cell.metadata.setdefault("tags", [])
         if "collapsed" in tags:
-            tags.append("hide-output")
+            all_of_it = "source_hidden" in cell.metadata.get("jupyter", {})
+            tags.append("hide-cell" if all_of_it else "hide-output")
         if QUESTION.fullmatch(cell.source.strip()):
             tags.append("remove-input")
         shown = [self._html(cell, output.get("data", {}), page, models) for output in cell.outputs]

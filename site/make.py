@@ -35,7 +35,7 @@ CELL = re.compile(r'id="((?:cell|figure)-[^"]+)"')
 
 def write(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_sources():

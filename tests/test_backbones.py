@@ -211,7 +211,7 @@ def test_files_that_hold_no_weights_are_refused(monkeypatch, tmp_path, published
         monkeypatch.setenv("HELPERS_WEIGHTS", str(name))
         with pytest.raises(ValueError, match="is no file: set it to .* the whole path of your"):
             backbones.load()
-    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE" if os.name == "nt" else "HOME", str(tmp_path))
     monkeypatch.setenv("HELPERS_WEIGHTS", "~/mine.pth")
     shutil.copyfile(published, path)
     assert "your weights: mine.pth" in backbones.load().provenance

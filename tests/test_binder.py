@@ -27,6 +27,7 @@ STAND_IN = "The notebooks use the stand-in weights."
 CAPS = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"]
 
 
+@pytest.mark.posix
 def test_start_becomes_the_server_with_its_arguments_and_one_thread():
     code = "import json, os, sys; print(json.dumps([os.getpid(), sys.argv[1:], dict(os.environ)]))"
     arguments = ["--ip", "a b", "", "$HOME *"]
@@ -38,6 +39,7 @@ def test_start_becomes_the_server_with_its_arguments_and_one_thread():
     assert {name: env.get(name) for name in CAPS} == dict.fromkeys(CAPS, "1")
 
 
+@pytest.mark.posix
 def test_repo2docker_builds_from_the_folder(monkeypatch):
     """With .binder/ it reads nothing outside; binder/ beside it is an error (its base.py)."""
     assert not (ROOT / "binder").exists()
@@ -91,6 +93,7 @@ def settings(plugin, app_settings, user_settings):
     return answer["schema"]
 
 
+@pytest.mark.posix
 def test_postbuild_without_network(fresh, tmp_path):
     """On a copy of the repository, in an environment of its own."""
     env, site = fresh
@@ -119,6 +122,7 @@ def test_postbuild_without_network(fresh, tmp_path):
         assert {name: properties[name]["default"] for name in overrides} == overrides
 
 
+@pytest.mark.posix
 def test_only_the_weights_may_fail(tmp_path):
     shutil.copytree(ROOT / "jupyter", tmp_path / "jupyter")
     (tmp_path / "bin").mkdir()

@@ -115,6 +115,7 @@ def test_addresses_that_lead_nowhere(server, path):
         assert_untouched(path)
 
 
+@pytest.mark.posix
 def test_places_that_no_file_can_take(server, path):
     os.mkfifo(path.with_name("pipe"))
     for other in (path.parent, path.with_name("pipe"), Path("/dev/null")):

@@ -50,12 +50,13 @@ class Red(NamedTuple):
 
 def nbval(folder: Path) -> Red | None:
     """The first red cell of the notebook in `folder`/notebooks."""
-    options = f"--nbval-sanitize-with {ROOT}/tests/nbval_sanitize.cfg --nbval-cell-timeout 120"
-    command = "-m pytest -x -q --color=no -p no:cacheprovider --nbval --nbval-current-env"
+    command = "-m pytest -x -q --color=no -p no:cacheprovider --nbval --nbval-current-env".split()
+    command += ["--nbval-sanitize-with", str(ROOT / "tests/nbval_sanitize.cfg")]
+    command += ["--nbval-cell-timeout=120", "--junitxml=report.xml", "notebooks"]
     drop = ("PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST")
     settings = {"OMP_NUM_THREADS": "1", "HELPERS_WEIGHTS": "stand-in", "PYTHONPATH": str(folder)}
     run = subprocess.run(
-        [sys.executable, *command.split(), *options.split(), "--junitxml=report.xml", "notebooks"],
+        [sys.executable, *command],
         cwd=folder,
         env={key: value for key, value in os.environ.items() if key not in drop} | settings,
         capture_output=True,
@@ -74,10 +75,10 @@ def nbval(folder: Path) -> Red | None:
 
 
 def lay_out(folder: Path, nb, name: str) -> Path:
-    """A tree with this one notebook, a copy of helpers/, and data/ as links to its files."""
+    """A tree with this one notebook, and copies of helpers/ and data/."""
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "helpers", folder / "helpers", ignore=ignore)
-    shutil.copytree(ROOT / "data", folder / "data", copy_function=os.symlink)
+    shutil.copytree(ROOT / "data", folder / "data", ignore=ignore)
     (folder / "notebooks").mkdir()
     (folder / "notebooks" / f"{name}.ipynb").write_text(make.dumps(nb), encoding="utf-8")
     return folder
@@ -107,7 +108,6 @@ def goes_red(mutation: Mutation, nb, folder: Path) -> Red:
     lay_out(folder, nb, mutation.notebook)
     file = folder / (mutation.file or f"notebooks/{mutation.notebook}.ipynb")
     text = changed(mutation, nb)
-    file.unlink()  # it may be a link to the real one
     file.write_text(text, encoding="utf-8")
     red = nbval(folder)
     assert red, f"nbval does not see it: {mutation.what}"

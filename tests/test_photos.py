@@ -81,7 +81,7 @@ def test_load_all_in_the_order_of_names():
 
 
 def test_every_kind_of_source_is_the_same_picture(monkeypatch):
-    monkeypatch.setenv("HOME", str(FOLDER))
+    monkeypatch.setenv("USERPROFILE" if os.name == "nt" else "HOME", str(FOLDER))
     data = (path := FOLDER / "rocket.jpg").read_bytes()
     for source in (str(path), path, "~/rocket.jpg", data, bytearray(data), memoryview(data)):
         assert torch.equal(photos.load(source), photos.load("rocket"))
@@ -133,6 +133,7 @@ def test_sizes_and_sources_that_are_none():
         assert f"content), not {type(source).__name__}" in refusal(source)
 
 
+@pytest.mark.posix
 def test_paths_that_lead_to_no_picture(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("empty.jpg").touch()

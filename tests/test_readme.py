@@ -15,7 +15,7 @@ spec.loader.exec_module(readme_picture)
 
 def test_the_picture_is_the_notebooks():
     assert readme_picture.PICTURE.read_bytes() == readme_picture.from_notebook()
-    assert f"({readme_picture.PICTURE.relative_to(ROOT)})" in README
+    assert f"({readme_picture.PICTURE.relative_to(ROOT).as_posix()})" in README
 
 
 def test_links_lead_to_files():

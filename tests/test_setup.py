@@ -155,6 +155,7 @@ def test_licenses_and_citation():
     assert citation["license"] == PROJECT["license"]
 
 
+@pytest.mark.posix
 def test_the_ci_script_is_executable_and_parses():
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111

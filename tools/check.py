@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from course import CONFIG, notebooks
+from sound import RUNTIME
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = Path(sys.prefix)
@@ -43,7 +44,7 @@ class Wrong(Exception):
 
 def python():
     if sys.version_info < (3, 11):  # noqa: UP036  (conda's may be any)
-        raise Wrong("it is older than 3.11: install a newer one, and name it with PYTHON=")
+        raise Wrong("it is older than 3.11: make the environment with a newer one")
     return ".".join(map(str, sys.version_info[:3]))
 
 
@@ -84,7 +85,7 @@ def torch_pair():
     except (ImportError, OSError, RuntimeError) as error:
         what = str(error).strip().partition("\n")[0]
         if getattr(error, "winerror", None) in (126, 1114):  # a DLL that torch needs is missing
-            mend = "install https://aka.ms/vs/17/release/vc_redist.x64.exe"
+            mend = f"install {RUNTIME}"
         raise Wrong(f"{pair} do not work together ({what}): {mend}") from None
     return pair
 

@@ -35,7 +35,7 @@ import threading
 import urllib.request
 from pathlib import Path
 
-from sound import about, kept_torch, state, too_old
+from sound import RUNTIME, about, kept_torch, state, too_old
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -219,6 +219,8 @@ class Course:
                 continue
         else:
             other = " and TORCH=pypi takes other wheels" if kept_torch(self.prefix) == "cpu" else ""
+            if WINDOWS:
+                other += f"; if torch misses a DLL, install {RUNTIME} first"
             again = AGAIN.format(kind)
             raise SystemExit(f"The installation is not complete: {again} completes it{other}.")
         for name in {"lab", kind}:
@@ -251,7 +253,7 @@ class Course:
             *explorers.glob("*.js"),
             *explorers.glob("*.css"),
         ]
-        scripts = [path.relative_to(ROOT) for path in sorted(found)]
+        scripts = [path.relative_to(ROOT).as_posix() for path in sorted(found)]
         self.run("ruff", "check")
         folders = "benchmarks data helpers site tests tools notebooks/make.py".split()
         self.run("ruff", "format", "--check", *folders)

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.request import url2pathname
 
 WINDOWS = os.name == "nt"
+RUNTIME = "https://aka.ms/vs/17/release/vc_redist.x64.exe"  # Visual C++'s, which torch needs there
 PROJECT = "normalization_notebooks"
 ABOUT = (
     "import json, sys, sysconfig as s;"

@@ -189,9 +189,12 @@ def main(arguments=None):
         new = Path(temporary, "new")
         new.mkdir()
         fill(new, run=not options.no_run)
-        if TARGET.exists():
-            TARGET.rename(Path(temporary, "old"))
-        new.rename(TARGET)
+        try:
+            if TARGET.exists():
+                TARGET.rename(Path(temporary, "old"))
+            new.rename(TARGET)
+        except PermissionError:  # on Windows
+            raise SystemExit(f"{TARGET} is in use: close what shows it, then again.") from None
     sizes = (f"{name} has {(TARGET / name).stat().st_size / 1e6:.1f} MB" for name in ZIPS)
     print(f"wrote {TARGET}: {', '.join(sizes)}")
 
