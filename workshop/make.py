@@ -54,7 +54,7 @@ The notebooks need the course itself, for its folders helpers/ and data/, which 
    The first time this installs Python packages. Without a network, workshop/README.md in the
    cloned folder says how to install them from a stick.
 4. In JupyterLab, close the notebook that is open, which shows the outputs, and open
-   student/00_start_here.ipynb.
+   student/00_start_here.ipynb, or the lesson that your teacher names.
 """
 READ_ME_SOLUTIONS = """\
 solutions/    the same notebooks with every exercise solved{outputs}
