@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from notebook_rules import ROOT, exercise_sections, make
-from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from helpers.course.checkers import FILES, load_all
@@ -16,7 +15,7 @@ from helpers.norms import freeze
 from workshop.make import right_attempts
 
 CHECKERS = load_all()
-IMPORTED = {"torch": torch, "nn": nn, "FrozenBatchNorm2d": FrozenBatchNorm2d}
+IMPORTED = {"torch": torch, "FrozenBatchNorm2d": FrozenBatchNorm2d}
 NOTEBOOKS = [make.loads(path.read_text(encoding="utf-8")) for path in make.every()]
 
 

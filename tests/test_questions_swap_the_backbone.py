@@ -3,9 +3,7 @@
 import copy
 
 import torch
-from torch import nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
 from helpers.audit.census import build
@@ -72,16 +70,6 @@ def test_comparing_bodies_does_not_show_the_detectors_mean():
     assert layer4 == [0, 0] and not torch.allclose(wrong.transform([image])[0].tensors, x)
     for other in freeze(wrong.backbone.body, 0.1), recalibrate(wrong.backbone.body, [x * 2]):
         assert compare(classifier, other, x)["layer4"].relative > 0.01
-
-
-def test_the_box_heads_batch_is_the_proposals():
-    head = FastRCNNConvFCHead((256, 7, 7), [256] * 4, [1024], nn.BatchNorm2d)  # that of _v2
-    rois = torch.rand(8, 256, 7, 7, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        for training in (True, False):  # the first, among others that are twice as bright
-            head.train(training)
-            a, b = (head(torch.cat([rois[:1], k * rois[1:]]))[0] for k in (1, 2))
-            assert ((a - b).abs().max() > 0.1 * a.abs().max()) == training
 
 
 def test_the_diagram_says_what_the_detector_holds():

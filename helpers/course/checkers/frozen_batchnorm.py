@@ -1,11 +1,10 @@
-"""Exercises on what a step of training moves, frozen or not."""
+"""The exercise on what a step of training moves, frozen or not."""
 
 import copy
 from collections import OrderedDict
 
 import torch
 from torch import nn
-from torchvision.ops import FrozenBatchNorm2d
 
 from helpers.course.checkers.checker import RETURNS_NOTHING, Checker, agree, is_empty, uniform
 
@@ -52,74 +51,6 @@ def find_movers_mistake(attempt) -> str | None:
     return None
 
 
-def network_to_tune() -> nn.Module:
-    """A trained stem whose eps matters, and a head, in train mode."""
-    stem = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.BatchNorm2d(2, eps=1e-3))
-    network = nn.Sequential(OrderedDict(stem=stem, head=nn.Conv2d(2, 1, 1)))
-    for seed, tensor in enumerate([*network.parameters(), *stem[1].buffers()][:7]):
-        tensor.data.copy_(uniform(tensor.numel(), seed=seed, low=0.1).view_as(tensor))
-    stem[1].running_var.fill_(1e-3)
-    return network
-
-
-def find_script_mistake(attempt) -> str | None:
-    trained, x = network_to_tune(), uniform(2, 1, 4, 4, seed=9).float()
-    network = attempt(copy.deepcopy(trained), x)
-    if is_empty(network):
-        return RETURNS_NOTHING
-    if not hasattr(network, "stem") or not hasattr(network, "head"):
-        return "return the network, with its stem and its head."
-    if any(p.requires_grad for p in network.stem.parameters()):
-        return "the stem still asks for gradients: stop those of its parameters, too."
-    after = network.state_dict()
-    moved = [n for n, t in trained.state_dict().items() if n in after and not t.equal(after[n])]
-    if "stem.1.running_mean" in moved:
-        return (
-            "stem.1.running_mean has moved. A forward pass ran in train mode while stem[1] was "
-            "still a BatchNorm2d: freeze before the first look."
-        )
-    if in_stem := [name for name in moved if name.startswith("stem.")]:
-        return (
-            f"{in_stem[0]} has moved. It has a gradient from before it was frozen, and the "
-            "optimizer holds it: freeze before backward(), then make the optimizer."
-        )
-    if "head.weight" not in moved:
-        return "the head has not learned: it needs a gradient, and a step of its optimizer."
-    with torch.no_grad():
-        wanted, given = (
-            copy.deepcopy(n.stem).double().eval()(x.double()) for n in (trained, network)
-        )
-        network.train()(x)
-    if not agree(given, wanted):
-        return (
-            "every tensor of the stem stayed, and it computes something else: its new layer has "
-            "another eps. Pass the old layer's."
-        )
-    if not agree(network.state_dict().get("stem.1.running_mean"), trained.stem[1].running_mean):
-        return "the next forward pass in train mode moves the statistics: freeze the whole layer."
-    return None
-
-
-def script(*actions: str, eps: float = 1e-3):
-    """A script that does these in turn."""
-
-    def freeze_layer(network):
-        frozen = FrozenBatchNorm2d(2, eps)
-        frozen.load_state_dict(network.stem[1].state_dict())
-        network.stem[1] = frozen
-
-    def attempt(network, x):
-        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-        does = {"freeze": lambda: freeze_layer(network), "eval": network.stem.eval}
-        does |= {"stop": lambda: network.stem.requires_grad_(False), "step": optimizer.step}
-        does["backward"] = lambda: network(x).square().mean().backward()
-        for action in actions:
-            does[action]()
-        return network
-
-    return attempt
-
-
 CHECKERS = {
     "05-movers": Checker(
         find_movers_mistake,
@@ -132,19 +63,6 @@ CHECKERS = {
             "Say before it what it will move": lambda network, optimizer: optimizer.step(),
             "return the names": lambda n, _: [p for p in n.parameters() if p.grad is not None],
             "'stem' is no parameter's name": lambda *_: ["stem", "neck"],
-        },
-    ),
-    "05-script": Checker(
-        find_script_mistake,
-        praise="the stem is what was trained, eps and all, and only the head learns.",
-        wrong={
-            "freeze before the first look": script("backward", "freeze", "stop", "step"),
-            "stem.0.weight has moved": script("eval", "backward", "freeze", "stop", "step"),
-            "Pass the old layer's": script("freeze", "stop", "backward", "step", eps=1e-5),
-            "still asks for gradients": script("freeze", "backward", "step"),
-            "freeze the whole layer": script("eval", "stop", "backward", "step"),
-            "the head has not learned": script("freeze", "stop", "backward"),
-            "with its stem and its head": lambda *_: nn.Identity(),
         },
     ),
 }

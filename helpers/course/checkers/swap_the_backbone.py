@@ -1,18 +1,14 @@
-"""Exercises on another backbone under a detector."""
+"""The exercise on another backbone under a detector."""
 
 import copy
 from functools import cache, partial
 
 import torch
-from torch import Tensor, nn
-from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torch import nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
 from helpers.audit import audit
-from helpers.course.checkers.checker import RETURNS_NOTHING, Checker, is_empty, same_choice
-from helpers.faster_rcnn import walk
-from helpers.inputs.scenes import scenes
-from helpers.networks.detector import ANCHORS, load_detector
+from helpers.course.checkers.checker import RETURNS_NOTHING, Checker, is_empty
 from helpers.networks.lite0 import load_lite0
 from helpers.norms import freeze, is_frozen, norm_layers
 
@@ -62,37 +58,6 @@ def backbone_on(network, kind=freeze, layers=None, channels=(24, 40, 112, 320)):
     return BackboneWithFPN(kind(network), layers, list(channels), 256)
 
 
-SETTINGS = {  # name → anchors, by what they can be told
-    "right": (ANCHORS, "on P3, whose anchors measure 16 px, the median proposal does, too"),
-    "doubled": (
-        [2 * x for x in ANCHORS],
-        "its proposals are twice as large as a level's should be",
-    ),
-    "halved": ([x // 2 for x in ANCHORS], "its proposals are half as large as a level's should be"),
-    "reversed": (ANCHORS[::-1], "its proposals are the smaller the coarser the level"),
-}
-
-
-@cache
-def proposals() -> list[tuple[str, tuple[Tensor, Tensor, str]]]:
-    """Pairs for same_choice, of two scenes for each setting."""
-    model, cases = load_detector(), []
-    for name, (sizes, symptom) in SETTINGS.items():
-        model.rpn.anchor_generator = AnchorGenerator(
-            tuple((size,) for size in sizes), ((0.5, 1.0, 2.0),) * len(sizes)
-        )
-        says = f'you call "{{answer}}" what is "{name}": {symptom}.'
-        for walked in (walk(model, image) for image, _ in scenes(2, seed=7)):
-            cases.append((says, (walked.proposals, walked.proposed_by, name)))
-    return cases
-
-
-def by_median(boxes: Tensor, root: bool = True, halved: float = 11) -> str:
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    median = (areas.sqrt() if root else areas).median()
-    return "doubled" if median > 24 else "halved" if median < halved else "right"
-
-
 CHECKERS = {
     "10-backbone": Checker(
         find_backbone_mistake,
@@ -112,18 +77,6 @@ CHECKERS = {
                 backbone_on, kind=lambda network: freeze(network.half().float())
             ),
             "return a BackboneWithFPN": freeze,
-        },
-    ),
-    "10-anchors": same_choice(
-        proposals,
-        praise="the proposals give their anchors away, level by level.",
-        wrong={
-            'you call "doubled" what is "reversed"': lambda boxes, by: by_median(boxes),
-            'what is "reversed": its': lambda boxes, by: by_median(boxes[by == 3]),
-            'you call "doubled" what is "right"': lambda boxes, by: by_median(boxes, root=False),
-            'you call "right" what is "doubled"': lambda boxes, by: "right",
-            'what is "halved"': lambda boxes, by: by_median(boxes[by == 3], halved=5),
-            "return one of 'right', 'doubled', 'halved', 'reversed'": lambda boxes, by: "too large",
         },
     ),
 }
