@@ -1,12 +1,10 @@
 """Proofs of the answers about auditing one's own model."""
 
 import torch
-from test_probe import HiddenEps
 
 from helpers.audit import audit, audit_builder
 from helpers.compare import compare
 from helpers.course.checkers.audit_your_model import network
-from helpers.probe import probe
 
 
 def test_compare_sees_no_moving_statistics():
@@ -14,12 +12,6 @@ def test_compare_sees_no_moving_statistics():
     rows = compare(trained, model, torch.ones(1, 3, 8, 8), dtype="float64")
     assert all(row.relative <= row.rounding for row in rows.values())
     assert [finding.code for finding in audit(model).findings] == ["statistics-move"]
-
-
-def test_an_attribute_that_forward_does_not_read():
-    layer = HiddenEps()
-    layer.eps = 1e-3
-    assert probe(layer).eps == 1e-5 and probe(layer).eps_measured
 
 
 def test_coco_weights_keep_the_eps_of_their_layers():

@@ -3,8 +3,6 @@
 import torch
 import torch.nn.functional as F
 
-from helpers.inputs.pixels import MEAN
-
 CHANNELS = (0, 2, 3)
 
 
@@ -23,7 +21,6 @@ def test_stored_statistics_belong_to_a_scale():
     # eps belongs to the scale, too
     scaled = F.batch_norm(x / 255, mean / 255, var / 255**2, eps=1e-5 / 255**2)
     torch.testing.assert_close(scaled, F.batch_norm(x, mean, var, eps=1e-5))
-    assert [round(255 * value, 1) for value in MEAN] == [123.7, 116.3, 103.5]
 
 
 def test_only_statistics_that_never_moved_are_0_and_1():

@@ -1,4 +1,4 @@
-"""Proofs of the answers about wrong inputs."""
+"""Proofs of what the lesson on wrong inputs says and asks."""
 
 import pytest
 import torch

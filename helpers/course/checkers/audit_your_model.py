@@ -2,6 +2,7 @@
 
 import copy
 from collections import OrderedDict
+from functools import partial
 
 import torch
 from torch import nn
@@ -11,27 +12,15 @@ from helpers.audit import audit
 from helpers.course.checkers.checker import RETURNS_NOTHING, Checker, is_empty, same_choice, uniform
 
 
-class Hidden(FrozenBatchNorm2d):
-    def forward(self, x):
-        scale = self.weight * (self.running_var + 1e-5).rsqrt()
-        return x * scale[:, None, None] + (self.bias - self.running_mean * scale)[:, None, None]
-
-
-def block(channels, seed):
-    bn, conv = nn.BatchNorm2d(4, eps=1e-3), nn.Conv2d(channels, 4, 3, bias=False)
-    bn.running_mean.copy_(uniform(4, seed=seed))
-    bn.running_var.copy_(torch.tensor([2.0, 0.1, 1e-3, 1e-4]))
-    conv.weight.data.copy_(uniform(*conv.weight.shape, seed=seed, low=-0.5))
-    return nn.Sequential(conv, bn)
-
-
 def network(kind=nn.BatchNorm2d, eps=1e-3):
-    """Trained with eps 1e-3; its normalization layers made anew as this kind, with this eps."""
-    parts = OrderedDict(body=block(3, 0), head=block(4, 1))
-    for part in parts.values():
-        layer = kind(4, eps=eps)
-        layer.load_state_dict(part[1].state_dict())
-        part[1] = layer
+    """A body and a head, trained with eps 1e-3, with normalization layers of this kind and eps."""
+    parts = OrderedDict()
+    for seed, (name, channels) in enumerate([("body", 3), ("head", 4)]):
+        conv, layer = nn.Conv2d(channels, 4, 3, bias=False), kind(4, eps=eps)
+        conv.weight.data.copy_(uniform(4, channels, 3, 3, seed=seed, low=-0.5))
+        layer.running_mean.copy_(uniform(4, seed=seed))
+        layer.running_var.copy_(torch.tensor([2.0, 0.1, 1e-3, 1e-4]))
+        parts[name] = nn.Sequential(conv, layer)
     return nn.Sequential(parts).requires_grad_(False).eval()
 
 
@@ -41,8 +30,6 @@ def models():
         "frozen layers with the eps of training are safe.": (FrozenBatchNorm2d, 1e-3, True),
         "frozen layers of eps 1e-5 were called safe. Without a recipe the audit compares eps with "
         "nothing: give it `trained`.": (FrozenBatchNorm2d, 1e-5, False),
-        "layers whose attribute says eps 1e-3, and which use 1e-5, were called safe. Measure what "
-        "they do.": (Hidden, 1e-3, False),
         "statistics that move in training were called safe. A model comes in eval mode, and that "
         "is what the audit judges: audit it after `train()`.": (nn.BatchNorm2d, 1e-3, False),
     }
@@ -53,7 +40,6 @@ def models():
 MOVES = "the body's statistics moved: `model.train()` sets every layer to train mode, each time."
 MIXES = "the body's statistics stand still, yet it normalizes by the batch. Use eval()."
 STUCK = "the head's statistics did not move, and they shall: hold the body only."
-SHORT = "return the model, after every batch has passed in both epochs."
 
 
 def find_loops_mistake(attempt):
@@ -64,8 +50,8 @@ def find_loops_mistake(attempt):
     model = attempt(given, [copy.deepcopy(batches) for _ in range(2)])
     if is_empty(model):
         return RETURNS_NOTHING
-    if not isinstance(model, nn.Sequential) or len(seen) != 2 * len(batches):
-        return SHORT
+    if not isinstance(model, nn.Sequential):
+        return "return the model."
     if not model.body[1].running_var.equal(right.body[1].running_var):
         return MOVES
     if not all(map(torch.allclose, seen, [right.body(x) for x in batches] * 2)):
@@ -73,16 +59,12 @@ def find_loops_mistake(attempt):
     return STUCK if model.head[1].running_var.equal(right.head[1].running_var) else None
 
 
-def tuning(before=lambda model: None, after=lambda model: None):
-    def fine_tune(model, epochs):
-        before(model)
-        for batches in epochs:
-            after(model.train())
-            for x in batches:
-                model(x)
-        return model
-
-    return fine_tune
+def fine_tune(model, epochs, prepare):
+    for batches in epochs:
+        prepare(model)
+        for x in batches:
+            model(x)
+    return model
 
 
 CHECKERS = {
@@ -92,19 +74,18 @@ CHECKERS = {
         wrong={
             "are safe": lambda model, trained: False,
             "give it `trained`": lambda model, trained: not audit(model.train()).findings,
-            "Measure what": lambda model, trained: all(x[1].eps == 1e-3 for x in model),
             "after `train()`": lambda model, trained: not audit(model, trained).findings,
-            "one of True, False": lambda model, trained: audit(model.train(), trained).findings,
         },
     ),
     "06-loop": Checker(
         find_loops_mistake,
         praise="the body is held in every epoch, and the head learns.",
         wrong={
-            MOVES: tuning(before=lambda model: model.body.eval()),
-            MIXES: tuning(after=lambda model: setattr(model.body[1], "momentum", 0.0)),
-            STUCK: tuning(after=nn.Module.eval),
-            SHORT: lambda model, epochs: model,
+            MOVES: partial(fine_tune, prepare=nn.Module.train),
+            MIXES: partial(
+                fine_tune, prepare=lambda model: setattr(model.train().body[1], "momentum", 0.0)
+            ),
+            STUCK: partial(fine_tune, prepare=nn.Module.eval),
         },
     ),
 }

@@ -11,28 +11,20 @@ from torchvision.models.detection import FasterRCNN
 from helpers.course.checkers.checker import RETURNS_NOTHING, Checker, is_empty
 from helpers.faster_rcnn import walk
 from helpers.inputs.scenes import scenes
-from helpers.networks.detector import ANCHORS, load_detector
+from helpers.networks.detector import load_detector
 
 ORDER = "transform C2 C3 C4 C5 P5 P6 P4 P3 P2 anchors scores proposals".split()
-TOP_DOWN = ": the FPN starts at C5, and makes P2 last"
 
 
 def change(model: FasterRCNN, step: str) -> None:
     """Change the one thing that makes a detector depart at `step`."""
-    fpn = model.backbone.fpn
     match step:
         case "transform":
             model.transform.image_mean = [0.5] * 3
         case "C4":
             model.backbone.body["layer3"][0].bn1.eps = 0.1
         case "P5" | "P4":
-            fpn.inner_blocks[int(step[1]) - 2][0].weight.data.mul_(2)
-        case "anchors":
-            sizes = tuple((2 * side,) for side in ANCHORS)
-            ratios = model.rpn.anchor_generator.aspect_ratios
-            model.rpn.anchor_generator = type(model.rpn.anchor_generator)(sizes, ratios)
-        case "scores":
-            model.rpn.head.cls_logits.weight.data.mul_(2)
+            model.backbone.fpn.inner_blocks[int(step[1]) - 2][0].weight.data.mul_(2)
         case "proposals":
             model.rpn.nms_thresh = 0.5
 
@@ -51,10 +43,7 @@ def steps(changed: str) -> dict[str, Tensor]:
 def cases() -> dict[str, tuple]:
     """The step that departs first → what is given."""
     one = steps("none")
-    return {
-        step: (one, steps(step))
-        for step in ("transform", "C4", "P4", "P5", "anchors", "scores", "proposals", "none")
-    }
+    return {step: (one, steps(step)) for step in "transform C4 P4 P5 proposals none".split()}
 
 
 def find_mistake(attempt: Callable) -> str | None:
@@ -65,21 +54,18 @@ def find_mistake(attempt: Callable) -> str | None:
         if answer not in (*ORDER, "none"):
             return 'return the name of a step, or "none".'
         if answer != step:
-            why = TOP_DOWN if step[0] == "P" else ""
+            why = ": the FPN starts at C5, and makes P2 last" if step[0] == "P" else ""
             return f"where {step} departs first, you return {answer}{why}."
     return None
-
-
-def last(one, other):
-    return next((s for s in reversed(ORDER) if not torch.equal(one[s], other[s])), "none")
 
 
 def by_name(one, other):
     return next((s for s in one if not torch.equal(one[s], other[s])), "none")
 
 
-def by_shape(one, other):
-    return next((s for s in ORDER if one[s].shape != other[s].shape), "none")
+def from_the_coarsest(one, other):
+    order = [*ORDER[:5], "P6", "P5", *ORDER[7:]]
+    return next((s for s in order if not torch.equal(one[s], other[s])), "none")
 
 
 CHECKERS = {
@@ -87,10 +73,8 @@ CHECKERS = {
         find_mistake,
         praise="of all that differ, you name the step that is computed first.",
         wrong={
-            f"where P4 departs first, you return P2{TOP_DOWN}.": by_name,
-            "where transform departs first, you return proposals": last,
-            "you return none": by_shape,
-            "return the name of a step": lambda one, other: "layer4",
+            "where P4 departs first, you return P2: the FPN starts at C5": by_name,
+            "where P5 departs first, you return P6": from_the_coarsest,
         },
     )
 }

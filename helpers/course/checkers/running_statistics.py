@@ -7,23 +7,15 @@ from helpers.course.checkers.checker import RETURNS_NOTHING, Checker, is_empty, 
 WITHIN, BETWEEN = uniform(8, seed=1, low=0.2), uniform(8, seed=2, low=0.2)
 WHOLE, NOISE = WITHIN + BETWEEN, 0.04 * uniform(8, seed=3, low=-0.5)
 
-
-def left_by(size):
-    return WITHIN + (1 - 1 / size) * BETWEEN
-
-
 LOGS = {  # what is said of another number → what a layer has stored, and the right number
     "batches of one left within alone, and you return {}. What is missing is 1/B of between, "
-    "not of within + between.": (left_by(1), 1),
-    "batches of four left all but a quarter of between, and you return {}.": (left_by(4), 4),
+    "not of within + between.": (WITHIN, 1),
     "batches of two left running_var within 2 % of the law, and you return {}: allow for "
-    "noise, use all channels, and round.": (left_by(2) * (1 + NOISE), 2),
+    "noise, use all channels, and round.": ((WITHIN + BETWEEN / 2) * (1 + NOISE), 2),
     "images of less contrast left 70 % of the variance in every channel, and you return {}. No "
     "batch size explains that: 1/B is one share of between for all channels.": (0.7 * WHOLE, 0),
-    "a stored variance above within + between comes from other images, and you return {}: "
-    "batches only make it too small.": (1.5 * WHOLE, 0),
     "half of between is there too much in every channel, and you return {}: what is missing "
-    "must be a positive share.": (WHOLE + 0.5 * BETWEEN, 0),
+    "must be a positive share.": (WHOLE + BETWEEN / 2, 0),
 }
 
 
@@ -40,9 +32,9 @@ def find_mistake(attempt) -> str | None:
     return None
 
 
-def batch_size(within, between, stored, part=lambda w, b: b, tolerance=0.1, whole=round):
+def batch_size(within, between, stored, part=lambda w, b: b, tolerance=0.1):
     missing = (within + between - stored) / part(within, between)
-    return 0 if missing.std() > tolerance else whole(1 / missing.mean().item())
+    return 0 if missing.std() > tolerance else round(1 / missing.mean().item())
 
 
 CHECKERS = {
@@ -52,14 +44,8 @@ CHECKERS = {
         "channel, other images are the cause.",
         wrong={
             "not of within + between": lambda *log: batch_size(*log, part=torch.add, tolerance=9),
-            "left within alone": lambda within, between, stored: stored.mean(),
-            "all but a quarter of between": lambda *log: 1,
             "allow for noise": lambda *log: batch_size(*log, tolerance=1e-6),
-            "and round": lambda *log: batch_size(*log, whole=lambda size: size),
             "images of less contrast": lambda *log: batch_size(*log, tolerance=9),
-            "only make it too small": lambda within, between, stored: batch_size(
-                within, between, torch.minimum(stored, WHOLE - BETWEEN / 8)
-            ),
             "must be a positive share": batch_size,
             "one whole number": lambda within, between, stored: between / stored,
         },
