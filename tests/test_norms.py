@@ -153,13 +153,10 @@ def test_frozen_pickles_and_traces_and_takes_four_dimensions():
     traced, exported = fx.symbolic_trace(frozen), torch.export.export(frozen, (x,)).module()
     for other in (pickled, traced, exported):
         assert_close(frozen(x), other(x), 1e-6)
-    for shape in ((2, 4), (4, 2, 2), (2, 4, 2, 2, 2)):
-        with pytest.raises(ValueError, match=rf"takes \(N,C,H,W\), not {len(shape)} dimensions"):
-            pickled[1](rand(*shape))
-        with pytest.raises(ValueError):
-            pickled[1](x=rand(*shape))
-    with pytest.raises(ValueError, match=r"has 4 channels, the input 1\."):
-        pickled[1](rand(2, 1, 2, 2))
+    for shape in ((2, 4), (4, 2, 2), (2, 4, 2, 2, 2), (2, 1, 2, 2)):
+        for call in (pickled[1], lambda x: pickled[1](x=x)):
+            with pytest.raises(ValueError, match=r"takes \(N,4,H,W\), not \(\d(, \d)+\)\.$"):
+                call(rand(*shape))
     assert_same_bits(unfreeze(pickled).state_dict(), unfreeze(frozen).state_dict())
 
 
@@ -356,8 +353,6 @@ def test_unfit_models_and_layers_are_named_in_one_sentence():
     for eps, error in ((-1.0, ValueError), (math.nan, ValueError), (math.inf, ValueError)):
         with pytest.raises(error, match=r"^eps must be finite and not negative, not .*\.$"):
             freeze(bn, eps)
-    with pytest.raises(TypeError, match=r"^eps must be a number, not str\.$"):
-        freeze(bn, "x")
     for layer, error, words in (
         (nn.BatchNorm2d(4, track_running_stats=False), ValueError, "nothing to freeze"),
         (InBatch(4), TypeError, "uses the batch even in eval mode"),

@@ -18,7 +18,6 @@ from torchvision.ops import FrozenBatchNorm2d
 from helpers.probe import START, channels, has_statistics, probe, probe_all, told_eps
 
 EXCHANGED = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
-AFFINE = ("weight", "bias")
 BEHIND = ("drop", "act")  # what timm's layers apply to the normalized values, in this order
 
 
@@ -54,8 +53,6 @@ def _new(kept: type[nn.Module]) -> nn.Module:
 
 def hold(layer: nn.Module) -> None:
     """Hold a layer in eval mode, in place; its own parameters become buffers of the same names."""
-    if isinstance(layer, FrozenBatchNormMixin):
-        return
     own = dict(layer.named_parameters(recurse=False))
     layer.trainable = {name: p.requires_grad for name, p in own.items()}
     layer._parameters = {name: p for name, p in layer._parameters.items() if p is None}
@@ -94,12 +91,12 @@ def frozen(layer: nn.Module, eps: float | None = None) -> FrozenBatchNorm2d:
         # `unfrozen` needs what buffers do not tell: which parameters existed and were trainable.
         made.trainable = {name: p.requires_grad for name, p in layer.named_parameters()}
     made.register_forward_pre_hook(_only_nchw, with_kwargs=True)
-    return made.train(layer.training)
+    return made
 
 
 def unfrozen(layer: FrozenBatchNorm2d, momentum: float | None = 0.1) -> nn.BatchNorm2d:
     """Make a BatchNorm2d on the tensors of torchvision's layer."""
-    both = dict.fromkeys(AFFINE, True)
+    both = {"weight": True, "bias": True}
     trainable = getattr(layer, "trainable", both)
     if any(getattr(layer, n).ne(START[n]).any() for n in both if n not in trainable):
         trainable = both  # values were loaded after freezing
@@ -109,18 +106,15 @@ def unfrozen(layer: FrozenBatchNorm2d, momentum: float | None = 0.1) -> nn.Batch
         parameter = nn.Parameter(getattr(layer, name), trainable.get(name, False))
         setattr(bn, name, parameter if name in trainable else None)
     bn.running_mean, bn.running_var = layer.running_mean, layer.running_var
-    return bn.train(layer.training)
+    return bn
 
 
 def _only_nchw(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     channels = len(layer.running_var)
     for x in (*args, *kwargs.values()):
-        if not isinstance(x, Tensor):  # torch.fx passes a Proxy
-            continue
-        if x.dim() != 4:
-            raise ValueError(f"FrozenBatchNorm2d takes (N,C,H,W), not {x.dim()} dimensions.")
-        if x.shape[1] != channels:
-            raise ValueError(f"FrozenBatchNorm2d has {channels} channels, the input {x.shape[1]}.")
+        # torch.fx passes a Proxy
+        if isinstance(x, Tensor) and (x.dim() != 4 or x.shape[1] != channels):
+            raise ValueError(f"FrozenBatchNorm2d takes (N,{channels},H,W), not {tuple(x.shape)}.")
 
 
 def is_torchvisions(layer: nn.Module) -> bool:
@@ -188,7 +182,7 @@ def freeze_all(layers: dict[str, nn.Module], eps: float | None) -> dict[nn.Modul
 
 def thawed(name: str, layer: nn.Module, momentum: float | None = 0.1) -> nn.Module:
     """What `layer` is after unfreezing, or `layer` itself if it is not frozen."""
-    if type(layer) in EXCHANGED:
+    if type(layer) in (nn.SyncBatchNorm, FrozenBatchNorm2d):
         return unfrozen(frozen(layer), momentum)
     if isinstance(layer, FrozenBatchNormMixin):
         return release(layer)
