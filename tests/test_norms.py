@@ -314,14 +314,10 @@ def test_what_is_compiled_or_keeps_a_graph_is_copied():
         assert torch.allclose(frozen(x), model(x), atol=1e-6) and len(unfreeze(frozen)(x)) == 2
 
 
-def test_a_momentum_or_batches_that_cannot_be_are_refused():
+def test_batches_that_cannot_be_are_refused():
     model = nn.Sequential(nn.BatchNorm2d(3))
-    for momentum in ("a", -1, 2, math.nan):
-        with pytest.raises(ValueError, match=r"^momentum must be from 0 to 1, or None, not .*\.$"):
-            unfreeze(model, momentum)
-    for batches in (rand(2, 3, 4, 4), None, 3):
-        with pytest.raises(TypeError, match="^Give the batches in a list or loader, not one "):
-            recalibrate(model, batches)
+    with pytest.raises(TypeError, match="^Give the batches in a list or loader, not one Tensor"):
+        recalibrate(model, rand(2, 3, 4, 4))
     with pytest.raises(ValueError, match="^Layer '0' is a BatchNorm2d that got NaN or infinity"):
         recalibrate(model, [rand(2, 3, 4, 4) * 1e38])
 
@@ -381,7 +377,8 @@ def test_batch_statistics_are_a_pure_function():
 
 
 def test_untracked_layers_take_only_kinds_without_statistics():
-    untracked = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False))
+    layers = (norm(4, track_running_stats=False) for norm in (nn.BatchNorm2d, nn.SyncBatchNorm))
+    untracked = nn.Sequential(nn.Conv2d(3, 4, 1), *layers)
     for kind in KINDS:
         if kind in ("batch statistics", "identity"):
             replace_norms(untracked, kind)

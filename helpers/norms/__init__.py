@@ -16,13 +16,11 @@ import copy
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
-from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase, _NormBase
 
 from helpers.norms.folding import fold_all, same_tensors
 from helpers.norms.frozen import BEHIND, EXCHANGED, called, freeze_all, is_frozen, is_plain, thawed
@@ -62,8 +60,6 @@ def unfreeze(model: nn.Module, momentum: float | None = 0.1) -> nn.Module:
     library's frozen layer that does more than normalize.
     """
     copied = _copy(model)
-    if not (momentum is None or isinstance(momentum, Real) and 0 <= momentum <= 1):
-        raise ValueError(f"momentum must be from 0 to 1, or None, not {momentum!r}.")
     layers = {name: layer for name, layer in copied.named_modules() if is_frozen(layer)}
     return _swap(copied, {layer: thawed(name, layer, momentum) for name, layer in layers.items()})
 
@@ -119,8 +115,8 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], key: Any = None) -> nn
     one with NaN or infinity, and for a mapping without `key`; TypeError for a layer not of torch.
     """
     copied = _copy(model)
-    if isinstance(batches, Tensor | Real | str | None):
-        raise TypeError(f"Give the batches in a list or loader, not one {type(batches).__name__}.")
+    if isinstance(batches, Tensor):
+        raise TypeError("Give the batches in a list or loader, not one Tensor.")
     layers = _moving(copied)
     if not layers:
         raise ValueError("No layer has running statistics: a frozen model must be unfrozen first.")
@@ -195,9 +191,8 @@ def _copy(model: nn.Module, share_weights: bool = False) -> nn.Module:
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise TypeError(f"{called(name, module)}: give the model before TorchScript made it.")
-    for name, layer in norm_layers(model).items():
-        if isinstance(layer, LazyModuleMixin):  # deepcopy's own message does not name the layer
-            raise ValueError(f"{called(name, layer)}: run one batch through the model first.")
+        if isinstance(module, _LazyNormBase):  # deepcopy's own message does not name the layer
+            raise ValueError(f"{called(name, module)}: run one batch through the model first.")
     try:
         return _deepcopy(model, left_behind(model) | (same_tensors(model) if share_weights else {}))
     except Exception as error:  # whatever an attribute raises

@@ -47,10 +47,9 @@ def _directly_following(model: nn.Module) -> list[tuple[nn.Conv2d, nn.Module]]:
     for node, norm in calls.items():
         for source in node.all_input_nodes:
             conv = calls.get(source)
-            if type(conv) is not nn.Conv2d or type(norm) not in EXCHANGED:
+            if type(conv) is not nn.Conv2d or conv._forward_hooks or conv._forward_pre_hooks:
                 continue
-            once = times[conv] == times[norm] == len(source.users) == 1
-            if once and not conv._forward_hooks and not conv._forward_pre_hooks:
+            if times[conv] == times[norm] == len(source.users) == 1:
                 pairs.append((conv, norm))
     return pairs
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torchvision.ops import FrozenBatchNorm2d
 
-from helpers.probe import START, channels, has_statistics, probe, probe_all, told_eps
+from helpers.probe import START, channels, has_statistics, probe, probe_all
 
 EXCHANGED = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
 BEHIND = ("drop", "act")  # what timm's layers apply to the normalized values, in this order
@@ -26,15 +26,8 @@ class FrozenBatchNormMixin:
 
     __jit_unused_properties__ = ("training",)
 
-    @property
-    def training(self) -> bool:
-        """False; what train() or eval() asked for is in `vars(layer)["training"]`."""
-        return False
-
-    @training.setter
-    def training(self, mode: bool) -> None:
-        """Keep what train() or eval() asks for."""
-        vars(self)["training"] = mode
+    # False; what train() or eval() asked for is kept in `vars(layer)["training"]`.
+    training = property(lambda self: False, lambda self, mode: vars(self).update(training=mode))
 
     def __reduce_ex__(self, protocol: int) -> tuple:
         """Pickle by the layer's own class, because the class made of both has no module."""
@@ -112,8 +105,7 @@ def unfrozen(layer: FrozenBatchNorm2d, momentum: float | None = 0.1) -> nn.Batch
 def _only_nchw(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     channels = len(layer.running_var)
     for x in (*args, *kwargs.values()):
-        # torch.fx passes a Proxy
-        if isinstance(x, Tensor) and (x.dim() != 4 or x.shape[1] != channels):
+        if isinstance(x, Tensor) and (x.dim() != 4 or x.shape[1] != channels):  # no Proxy of fx
             raise ValueError(f"FrozenBatchNorm2d takes (N,{channels},H,W), not {tuple(x.shape)}.")
 
 
@@ -131,15 +123,12 @@ def is_plain(layer: nn.Module, dimensions: tuple[int, ...] = (4, 2, 3, 5)) -> bo
     """
     if type(layer).__module__.startswith("torch.nn.modules"):
         return True
-    tensors = layer._parameters | layer._buffers
-    children = {name for name, _ in layer.named_children()}
-    if any(t is not None and t.is_meta for t in tensors.values()) or children - {*BEHIND}:
-        return False
-    if (eps := told_eps(layer) or probe(layer).eps) is None:
+    does = probe(layer)
+    if layer._modules.keys() - BEHIND or does.untried or does.eps is None:
         return False
     twin = copy.deepcopy(layer).cpu().double().eval()
     for name, value in zip(START, (-0.5, 2.0, 1.5, 0.5), strict=True):
-        if tensors.get(name) is not None:
+        if getattr(twin, name, None) is not None:
             getattr(twin, name).data.fill_(value)
     four = [getattr(twin, name, None) for name in START]
     for count in dimensions:
@@ -149,7 +138,7 @@ def is_plain(layer: nn.Module, dimensions: tuple[int, ...] = (4, 2, 3, 5)) -> bo
             y = twin.forward(x.clone())  # an activation may work in place; hooks stay out of it
         except Exception:  # a layer refuses a shape in any way it likes
             continue
-        expected = F.batch_norm(x, *four, training=four[1] is None, eps=eps)
+        expected = F.batch_norm(x, *four, training=four[1] is None, eps=does.eps)
         for name in BEHIND:
             expected = getattr(twin, name, nn.Identity())(expected)
         return torch.allclose(y, expected, 1e-4)
