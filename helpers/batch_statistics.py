@@ -16,6 +16,7 @@ from torchvision.transforms.functional import resized_crop
 
 from helpers.inputs import photos
 from helpers.inputs.pixels import check_image
+from helpers.norms.folding import same_tensors
 from helpers.stages import stages
 
 SMALLEST = 0.25  # of a photo's short side: the smallest crop; the largest is all of it
@@ -51,15 +52,10 @@ class Statistics:
     def __len__(self) -> int:
         return len(self.means)
 
-    @property
-    def channels(self) -> int:
-        """The number of channels, C."""
-        return self.means.shape[1]
-
     def channel(self, number: int) -> "Statistics":
         """Select one channel, so that C is 1. Raises ValueError if there is no such channel."""
-        if not 0 <= number < self.channels:
-            last = self.channels - 1
+        last = len(self.running_var) - 1
+        if not 0 <= number <= last:
             raise ValueError(f"{self.layer} has channels 0 to {last}, not channel {number}.")
         one = slice(number, number + 1)
         of_layer = {n: getattr(self, n)[one] for n in ("edges", "running_mean", "running_var")}
@@ -95,20 +91,16 @@ class Statistics:
         By the law of total variance, the variance is the mean of the images' variances plus the
         variance of their means. The layer stores `unbiased(B)` times this variance.
         """
-        images = self._indices(images)
-        means = self.means[images]
-        return means.mean(-2), self.variances[images].mean(-2) + means.var(-2)
-
-    def expected_variance(self, size: int) -> np.ndarray:
-        """Average the biased variance over all batches of B different images of the pool, (C,).
-
-        It is exactly within + (1 − 1/B)·between; at B = N it is the variance of the pool.
-        """
-        return self.within + (1 - 1 / self._size(size)) * self.between
+        means, variances = (values[np.asarray(images)] for values in (self.means, self.variances))
+        return means.mean(-2), variances.mean(-2) + means.var(-2)
 
     def expected_running_var(self, size: int) -> np.ndarray:
-        """Compute what running_var tends to with batches of B images, (C,)."""
-        return self.unbiased(size) * self.expected_variance(size)
+        """Compute what running_var tends to with batches of B images, (C,).
+
+        It is `unbiased(B)` times the mean of the biased variance over all batches of B different
+        images of the pool, which is exactly within + (1 − 1/B)·between.
+        """
+        return self.unbiased(size) * (self.within + (1 - 1 / size) * self.between)
 
     def unbiased(self, size: int) -> float:
         """Compute n/(n−1) for n = B·pixels, which makes the biased variance of a batch unbiased."""
@@ -135,13 +127,6 @@ class Statistics:
         distance = np.hypot(within.mean(1) - average[0], between.var(1) - average[1])
         return int(distance.argmin())
 
-    def _indices(self, images: ArrayLike) -> np.ndarray:
-        images = np.asarray(images)
-        whole = images.size and np.issubdtype(images.dtype, np.integer)
-        if not (whole and images.ndim and 0 <= images.min() and images.max() < len(self)):
-            raise ValueError(f"A batch is a list of image numbers from 0 to {len(self) - 1}.")
-        return images
-
     def _size(self, size: int) -> int:
         if not (isinstance(size, (int, np.integer)) and 1 <= size <= len(self)):
             raise ValueError(f"A batch size is a whole number from 1 to {len(self)}, not {size!r}.")
@@ -152,11 +137,8 @@ def crops(count: int = 64, size: int = 96, seed: int = 0) -> Tensor:
     """Cut squares out of the four bundled photos in turn: float32 (count,3,size,size), RGB in 0–1.
 
     Side (a quarter to all of the photo's short side) and position are drawn uniformly, and the crop
-    is resized bilinearly with antialiasing. Raises ValueError for a count or size below 1.
+    is resized bilinearly with antialiasing.
     """
-    for name, value in (("count", count), ("size", size)):
-        if type(value) is not int or value < 1:
-            raise ValueError(f"{name} must be a whole number from 1 up, not {value!r}.")
     pool = [photos.load(name, None)[0] for name in photos.NAMES]
     generator = torch.Generator().manual_seed(seed)
     cut = torch.empty(count, 3, size, size)
@@ -176,48 +158,42 @@ def collect(model: nn.Module, images: Tensor) -> dict[str, Statistics]:
 
     `images`: float (N,3,H,W) in 0–1, at least two; if the model has a `normalize`, it is applied.
     A stage without a BatchNorm2d that has running statistics is left out. The model does not
-    change. Raises TypeError for what is not a model or not a floating point tensor, and ValueError
-    for a wrong shape, a network without stages or without such layers, and an input that is not
-    finite or has only one pixel.
+    change. Raises TypeError for images that are no floating point tensor, and ValueError for a
+    wrong shape, a network without stages or without such layers, and an input that is not finite or
+    has only one pixel.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"The model must be a torch.nn.Module, not {type(model).__name__}.")
     check_image(images, (4,))
     if len(images) < 2:
         raise ValueError("One image has no statistics between images: give two or more.")
-    tensors = (*model.parameters(), *model.buffers())
-    twin = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).eval()
+    twin = copy.deepcopy(model, same_tensors(model)).eval()
     parts = stages(twin)
-    network = getattr(model, "provenance", type(model).__name__).partition(":")[0]
-    if not any(map(_tracking, parts.values())):
+    layers: dict[str, nn.BatchNorm2d] = {}
+    for stage, part in parts.items():
+        for layer in part.modules():
+            if isinstance(layer, nn.BatchNorm2d) and layer.running_var is not None:
+                layers.setdefault(stage, layer)
+    if not layers:
         raise ValueError(
             f"{type(model).__name__} has no BatchNorm2d with running statistics: freezing replaces "
             "them, so give the network as it was before."
         )
     images = images.to(next(model.parameters()))
     chunks = getattr(model, "normalize", lambda image: image)(images).split(CHUNK)
+    network = getattr(model, "provenance", type(model).__name__).partition(":")[0]
     names = {module: name for name, module in twin.named_modules()}
     statistics = {}
     for stage, part in parts.items():  # stage by stage, so that few inputs are kept
         inputs: list[Tensor] = []
-        layers = _tracking(part)[:1]
-        hooks = [x.register_forward_pre_hook(lambda _, x, to=inputs: to.append(*x)) for x in layers]
-        chunks = [part(chunk) for chunk in chunks]
-        for layer, hook in zip(layers, hooks, strict=True):
-            hook.remove()
+        layer = layers.get(stage, part)
+        with layer.register_forward_pre_hook(lambda _, x, to=inputs: to.append(x[0].flatten(2))):
+            chunks = [part(chunk) for chunk in chunks]
+        if stage in layers:
             statistics[stage] = _measure(network, names[layer], layer, inputs)
     return statistics
 
 
-def _tracking(part: nn.Module) -> list[nn.BatchNorm2d]:
-    """The BatchNorm2d layers of a stage that have running statistics."""
-    layers = (layer for layer in part.modules() if isinstance(layer, nn.BatchNorm2d))
-    return [layer for layer in layers if layer.running_var is not None]
-
-
 def _measure(network: str, name: str, layer: nn.BatchNorm2d, inputs: list[Tensor]) -> Statistics:
-    """Compute the statistics of a layer from its input, in chunks (n,C,H,W)."""
-    inputs = [x.flatten(2) for x in inputs]
+    """Compute the statistics of a layer from its input, in chunks (n,C,pixels)."""
     pixels = inputs[0].shape[2]
     if pixels < 2:
         raise ValueError(f"{name} gets one pixel per image: give larger images.")

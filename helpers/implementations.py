@@ -32,10 +32,7 @@ def candidates(count: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor,
 
     The boxes are xyxy in px, 16 to 256 px wide and high, cut off at the border of the image. The
     labels count through the classes; boxes and scores do not depend on the number of classes.
-    Raises ValueError for less than one box or class.
     """
-    if count < 1 or classes < 1:
-        raise ValueError(f"{count} candidates of {classes} classes: give one or more of each.")
     generator = torch.Generator().manual_seed(seed)
     center = IMAGE * torch.rand(count, 2, generator=generator)
     half = 8 + 120 * torch.rand(count, 2, generator=generator)

@@ -14,12 +14,9 @@ def stages(model: nn.Module) -> dict[str, nn.Module]:
     stages that are left. Raises ValueError for a network without these stages.
     """
     children = dict(body(model).named_children())
-    parts = {}
-    for stage in STAGES:
-        names = (stage,) if stage in children or stage != "stem" else RESNET_STEM
-        if all(name in children for name in names):
-            modules = [children[name] for name in names]
-            parts[stage] = modules[0] if len(modules) == 1 else nn.Sequential(*modules)
+    if "stem" not in children and children.keys() >= {*RESNET_STEM}:
+        children["stem"] = nn.Sequential(*(children[name] for name in RESNET_STEM))
+    parts = {stage: children[stage] for stage in STAGES if stage in children}
     if not {"stem", "layer1"} <= parts.keys():
         raise ValueError(
             f"{type(model).__name__} has no stages {', '.join(STAGES)}: "

@@ -11,7 +11,7 @@ def short(number: float, digits: int = 3) -> str:
     if not 0 < abs(number) < 0.01:
         return f"{number + 0.0:.{digits}g}"  # -0.0 + 0.0 is 0.0
     mantissa, exponent = f"{number:.{digits - 1}e}".split("e")
-    return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 class Table:

@@ -94,7 +94,7 @@ def test_moments_are_those_of_the_real_activations(measured, inputs, model):
         x = inputs[stage]
         variance, mean = torch.var_mean(x, (2, 3), correction=0)
         assert statistics.pixels == x[0, 0].numel()
-        assert len(statistics) == 24 and statistics.channels == x.shape[1]
+        assert statistics.means.shape == (len(statistics), x.shape[1]) == (24, x.shape[1])
         scale = variance.mean().sqrt().item()
         assert statistics.means == pytest.approx(mean.numpy(), abs=1e-4 * scale)
         assert statistics.variances == pytest.approx(variance.numpy(), abs=1e-4 * scale**2)
@@ -108,9 +108,10 @@ def test_moments_are_those_of_the_real_activations(measured, inputs, model):
 
 def test_histograms_are_numpys_up_to_four_standard_deviations(measured, inputs):
     for stage, statistics in measured.items():
-        assert statistics.histograms.shape == (24, statistics.channels, BINS)
+        channels = len(statistics.running_var)
+        assert statistics.histograms.shape == (24, channels, BINS)
         assert (statistics.histograms.sum(2) == statistics.pixels).all()
-        for image, channel in ((0, 0), (7, 3), (23, statistics.channels - 1)):
+        for image, channel in ((0, 0), (7, 3), (23, channels - 1)):
             edges = statistics.edges[channel]
             x = inputs[stage][image, channel].numpy().clip(edges[0], edges[-1])
             counts, _ = np.histogram(x, edges)
@@ -147,7 +148,6 @@ def test_a_stage_without_batchnorm_is_left_out(images):
 def test_what_cannot_be_measured_is_refused_in_one_sentence():
     x = torch.rand(2, 3, 8, 8)
     for network, values, error, sentence in (
-        (3, x, TypeError, "must be a torch.nn.Module, not int"),
         (Net(), "cat", TypeError, "must be a tensor, not str"),
         (Net(), x.byte(), TypeError, "uint8: make it floating point"),
         (Net(), x[:1], ValueError, "give two or more"),
@@ -159,9 +159,6 @@ def test_what_cannot_be_measured_is_refused_in_one_sentence():
     ):
         with pytest.raises(error, match=sentence):
             collect(network, values)
-    for bad in ({"count": 0}, {"size": -1}, {"count": 2.5}, {"size": True}):
-        with pytest.raises(ValueError, match="must be a whole number from 1 up, not "):
-            crops(**bad)
 
 
 def test_a_batch_is_what_train_mode_computes(measured, inputs, model):
@@ -193,7 +190,7 @@ def test_many_batches_at_once_are_each_by_itself(measured):
 def test_a_channel_by_itself(measured):
     layer = measured["layer3"]
     one = layer.channel(11)
-    assert one.channels == 1 and len(one) == 24 and one.layer == "layer3.0.bn1"
+    assert one.means.shape == (24, 1) and one.layer == "layer3.0.bn1"
     for name in ("within", "between", "running_var"):
         assert getattr(one, name) == pytest.approx(getattr(layer, name)[11], rel=1e-12)
     assert difference(one, [0, 3]) == pytest.approx(difference(layer, [0, 3])[11])
@@ -210,8 +207,8 @@ def test_over_all_batches_the_expectations_are_exact(images):
         for batch in batches:
             bn(x[list(batch)])
         _, variances = statistics.of_batch(batches)
-        assert variances.mean(0) == pytest.approx(statistics.expected_variance(size), rel=1e-9)
         stored = statistics.expected_running_var(size)
+        assert statistics.unbiased(size) * variances.mean(0) == pytest.approx(stored, rel=1e-9)
         assert bn.running_var.numpy() == pytest.approx(stored, rel=1e-6)
 
 
@@ -241,19 +238,16 @@ def test_a_constant_channel_has_no_share_and_is_not_chosen(images):
     constant = images.clone()
     constant[:, 1] = 0.25
     statistics = of_stem(constant)
-    assert statistics.between_share[1] == 0 and statistics.expected_variance(4)[1] == 0
+    assert statistics.between_share[1] == 0 and statistics.expected_running_var(4)[1] == 0
     assert statistics.most_between() in (0, 2)
     assert (statistics.histograms[:, 1].sum(1) == statistics.pixels).all()
     with pytest.raises(ValueError, match="Every channel of stem has one value in all of the"):
         of_stem(torch.full((2, 3, 8, 8), 0.5)).most_between()
 
 
-def test_a_bad_batch_or_batch_size_is_refused_in_one_sentence(measured):
+def test_a_bad_batch_size_is_refused_in_one_sentence(measured):
     stem = measured["stem"]
     for size in (0, 25, -1, 2.0, "8", None):
-        for call in (stem.expected_variance, stem.batches):
+        for call in (stem.expected_running_var, stem.batches):
             with pytest.raises(ValueError, match="A batch size is a whole number from 1 to 24, "):
                 call(size)
-    for batch in ([], [24], [-1, 2], [0.5], 3, ["a"]):
-        with pytest.raises(ValueError, match="A batch is a list of image numbers from 0 to 23."):
-            stem.of_batch(batch)

@@ -153,13 +153,10 @@ def test_frozen_pickles_and_traces_and_takes_four_dimensions():
     traced, exported = fx.symbolic_trace(frozen), torch.export.export(frozen, (x,)).module()
     for other in (pickled, traced, exported):
         assert_close(frozen(x), other(x), 1e-6)
-    for shape in ((2, 4), (4, 2, 2), (2, 4, 2, 2, 2)):
-        with pytest.raises(ValueError, match=rf"takes \(N,C,H,W\), not {len(shape)} dimensions"):
-            pickled[1](rand(*shape))
-        with pytest.raises(ValueError):
-            pickled[1](x=rand(*shape))
-    with pytest.raises(ValueError, match=r"has 4 channels, the input 1\."):
-        pickled[1](rand(2, 1, 2, 2))
+    for shape in ((2, 4), (4, 2, 2), (2, 4, 2, 2, 2), (2, 1, 2, 2)):
+        for call in (pickled[1], lambda x: pickled[1](x=x)):
+            with pytest.raises(ValueError, match=r"takes \(N,4,H,W\), not \(\d(, \d)+\)\.$"):
+                call(rand(*shape))
     assert_same_bits(unfreeze(pickled).state_dict(), unfreeze(frozen).state_dict())
 
 
@@ -317,14 +314,10 @@ def test_what_is_compiled_or_keeps_a_graph_is_copied():
         assert torch.allclose(frozen(x), model(x), atol=1e-6) and len(unfreeze(frozen)(x)) == 2
 
 
-def test_a_momentum_or_batches_that_cannot_be_are_refused():
+def test_batches_that_cannot_be_are_refused():
     model = nn.Sequential(nn.BatchNorm2d(3))
-    for momentum in ("a", -1, 2, math.nan):
-        with pytest.raises(ValueError, match=r"^momentum must be from 0 to 1, or None, not .*\.$"):
-            unfreeze(model, momentum)
-    for batches in (rand(2, 3, 4, 4), None, 3):
-        with pytest.raises(TypeError, match="^Give the batches in a list or loader, not one "):
-            recalibrate(model, batches)
+    with pytest.raises(TypeError, match="^Give the batches in a list or loader, not one Tensor"):
+        recalibrate(model, rand(2, 3, 4, 4))
     with pytest.raises(ValueError, match="^Layer '0' is a BatchNorm2d that got NaN or infinity"):
         recalibrate(model, [rand(2, 3, 4, 4) * 1e38])
 
@@ -356,8 +349,6 @@ def test_unfit_models_and_layers_are_named_in_one_sentence():
     for eps, error in ((-1.0, ValueError), (math.nan, ValueError), (math.inf, ValueError)):
         with pytest.raises(error, match=r"^eps must be finite and not negative, not .*\.$"):
             freeze(bn, eps)
-    with pytest.raises(TypeError, match=r"^eps must be a number, not str\.$"):
-        freeze(bn, "x")
     for layer, error, words in (
         (nn.BatchNorm2d(4, track_running_stats=False), ValueError, "nothing to freeze"),
         (InBatch(4), TypeError, "uses the batch even in eval mode"),
@@ -386,7 +377,8 @@ def test_batch_statistics_are_a_pure_function():
 
 
 def test_untracked_layers_take_only_kinds_without_statistics():
-    untracked = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False))
+    layers = (norm(4, track_running_stats=False) for norm in (nn.BatchNorm2d, nn.SyncBatchNorm))
+    untracked = nn.Sequential(nn.Conv2d(3, 4, 1), *layers)
     for kind in KINDS:
         if kind in ("batch statistics", "identity"):
             replace_norms(untracked, kind)

@@ -76,7 +76,8 @@ def test_batch_picture_says_what_the_statistics_say():
     channel = collect(load_body(), images)["stem"].channel(3)
     _, words = pictures.batch_picture(channel, (1, 2))
     pool = channel.within + channel.between
-    one, two = (100 * (channel.expected_variance(size) / pool).item() for size in (1, 2))
+    one, two = (100 * (channel.within + part * channel.between) / pool for part in (0, 0.5))
+    one, two = one.item(), two.item()
     assert f"within + between: {one:.0f} % at B = 1, {two:.0f} % at B = 2." in words
 
 

@@ -16,13 +16,11 @@ import copy
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
-from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase, _NormBase
 
 from helpers.norms.folding import fold_all, same_tensors
 from helpers.norms.frozen import BEHIND, EXCHANGED, called, freeze_all, is_frozen, is_plain, thawed
@@ -31,7 +29,6 @@ from helpers.stages import stages as stages_of
 
 FROZEN_EPS = {"frozen": None, "frozen, eps 0": 0.0, "frozen, eps 1e-5": 1e-5}
 KINDS = ("running statistics", "batch statistics", *FROZEN_EPS, "identity", "folded")
-NEED_NO_STATISTICS = ("batch statistics", "identity")
 
 
 def freeze(model: nn.Module, eps: float | None = None) -> nn.Module:
@@ -47,11 +44,8 @@ def freeze(model: nn.Module, eps: float | None = None) -> nn.Module:
     Raises ValueError for a negative or infinite eps and for a layer without running statistics,
     TypeError for a layer that uses the batch even in eval mode or whose eps cannot be set.
     """
-    if eps is not None:
-        if not isinstance(eps, Real):
-            raise TypeError(f"eps must be a number, not {type(eps).__name__}.")
-        if not 0 <= eps < math.inf:
-            raise ValueError(f"eps must be finite and not negative, not {eps}.")
+    if eps is not None and not 0 <= eps < math.inf:
+        raise ValueError(f"eps must be finite and not negative, not {eps}.")
     copied = _copy(model)
     return _swap(copied, freeze_all(_chosen(copied), eps))
 
@@ -66,8 +60,6 @@ def unfreeze(model: nn.Module, momentum: float | None = 0.1) -> nn.Module:
     library's frozen layer that does more than normalize.
     """
     copied = _copy(model)
-    if not (momentum is None or isinstance(momentum, Real) and 0 <= momentum <= 1):
-        raise ValueError(f"momentum must be from 0 to 1, or None, not {momentum!r}.")
     layers = {name: layer for name, layer in copied.named_modules() if is_frozen(layer)}
     return _swap(copied, {layer: thawed(name, layer, momentum) for name, layer in layers.items()})
 
@@ -101,8 +93,7 @@ def replace_norms(
     copied = _copy(model, share_weights)
     if kind not in KINDS:
         raise ValueError(f"No kind {kind!r}: choose one of {', '.join(map(repr, KINDS))}.")
-    chosen = None if stages is None else _inside(copied, stages)
-    layers = _chosen(copied, chosen, kind not in NEED_NO_STATISTICS)
+    layers = _chosen(copied, stages, kind not in ("batch statistics", "identity"))
     if kind in FROZEN_EPS:
         return _swap(copied, freeze_all(layers, FROZEN_EPS[kind]))
     if kind == "folded":
@@ -124,8 +115,8 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], key: Any = None) -> nn
     one with NaN or infinity, and for a mapping without `key`; TypeError for a layer not of torch.
     """
     copied = _copy(model)
-    if isinstance(batches, Tensor | Real | str | None):
-        raise TypeError(f"Give the batches in a list or loader, not one {type(batches).__name__}.")
+    if isinstance(batches, Tensor):
+        raise TypeError("Give the batches in a list or loader, not one Tensor.")
     layers = _moving(copied)
     if not layers:
         raise ValueError("No layer has running statistics: a frozen model must be unfrozen first.")
@@ -151,7 +142,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], key: Any = None) -> nn
         layer.momentum = before.momentum
         if layer.num_batches_tracked == 0:
             layer.load_state_dict(before.state_dict())
-    return _set_flags(copied, _flags(model))
+    return _flagged_as(model, copied)
 
 
 def _moving(model: nn.Module) -> dict[str, nn.Module]:
@@ -200,9 +191,8 @@ def _copy(model: nn.Module, share_weights: bool = False) -> nn.Module:
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise TypeError(f"{called(name, module)}: give the model before TorchScript made it.")
-    for name, layer in norm_layers(model).items():
-        if isinstance(layer, LazyModuleMixin):  # deepcopy's own message does not name the layer
-            raise ValueError(f"{called(name, layer)}: run one batch through the model first.")
+        if isinstance(module, _LazyNormBase):  # deepcopy's own message does not name the layer
+            raise ValueError(f"{called(name, module)}: run one batch through the model first.")
     try:
         return _deepcopy(model, left_behind(model) | (same_tensors(model) if share_weights else {}))
     except Exception as error:  # whatever an attribute raises
@@ -220,50 +210,42 @@ def _obstacle(model: nn.Module) -> str:
     return "deepcopy cannot copy the model."
 
 
-def _flags(model: nn.Module) -> dict[str, bool]:
-    # a held layer reads as False whatever it was told, so the flag comes from vars
-    return {n: vars(m)["training"] for n, m in model.named_modules() if "training" in vars(m)}
-
-
 def _deepcopy(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    flags = _flags(model)
-    return _set_flags(copy.deepcopy(model, memo), flags)  # torchvision's extractors lose them
+    return _flagged_as(model, copy.deepcopy(model, memo))  # torchvision's extractors lose them
 
 
-def _set_flags(model: nn.Module, flags: dict[str, bool]) -> nn.Module:
-    for name, module in model.named_modules():
+def _flagged_as(model: nn.Module, copied: nn.Module) -> nn.Module:
+    # a held layer reads as False whatever it was told, so the flag comes from vars
+    flags = {n: vars(m)["training"] for n, m in model.named_modules() if "training" in vars(m)}
+    for name, module in copied.named_modules():
         module.training = flags.get(name, module.training)
-    return model
+    return copied
 
 
 def _swap(model: nn.Module, swaps: dict[nn.Module, nn.Module]) -> nn.Module:
-    """Replace modules of `model` wherever it holds them; tensors stay the same."""
-    for module in [*model.modules()]:
-        for name, child in module._modules.items():
-            module._modules[name] = swaps.get(child, child)
-    model = swaps.get(model, model)
-    # deepcopy finds a layer in lists, tuples and whatever else holds it, and takes the memo's
-    memo = {id(m): new for old, new in swaps.items() for m in (old, new)}
-    return _deepcopy(model, same_tensors(model) | memo)
+    """Replace layers wherever `model` holds them, also in lists; tensors and flags stay."""
+    return _deepcopy(model, same_tensors(model) | {id(old): new for old, new in swaps.items()})
 
 
-def _inside(model: nn.Module, stages: str | Iterable[str]) -> set[nn.Module]:
-    parts, chosen = stages_of(model), set()
+def _inside(model: nn.Module, stages: str | Iterable[str] | None) -> set[nn.Module]:
+    if stages is None:
+        return {*model.modules()}
+    parts, inside = stages_of(model), set()
     for stage in [stages] if isinstance(stages, str) else stages:
         if stage not in parts:
             raise ValueError(f"No stage {stage!r} here: choose from {', '.join(parts)}.")
-        chosen |= {*parts[stage].modules()}
-    return chosen
+        inside |= {*parts[stage].modules()}
+    return inside
 
 
 def _chosen(
-    model: nn.Module, chosen: set[nn.Module] | None = None, need_statistics: bool = True
+    model: nn.Module, stages: str | Iterable[str] | None = None, need_statistics: bool = True
 ) -> dict[str, nn.Module]:
-    layers = {}
+    inside, layers = _inside(model, stages), {}
     for name, layer in norm_layers(model).items():
         known = has_statistics(layer) or isinstance(layer, _BatchNorm)
         known |= need_statistics and _is_own(layer)
-        if known and (chosen is None or layer in chosen):
+        if known and layer in inside:
             layers[name] = layer
             if need_statistics and isinstance(layer, _BatchNorm) and not has_statistics(layer):
                 what = f"{called(name, layer)} with track_running_stats=False"
@@ -278,13 +260,12 @@ def _as_kind(name: str, layer: nn.Module, kind: str) -> nn.Module:
             raise TypeError(f"{layer_is}, which does more than normalize: replace it by hand.")
         behind = OrderedDict((n, getattr(layer, n)) for n in BEHIND if hasattr(layer, n))
         bare = nn.Sequential(behind) if behind else nn.Identity()
-        bare.training = vars(layer)["training"]
         for module in bare.modules():
             if hasattr(module, "inplace"):
                 module.inplace = False  # what it now works on may have other readers
         return bare
     if kind == "running statistics":
-        return (layer if type(layer) is nn.BatchNorm2d else thawed(name, layer)).eval()
+        return thawed(name, layer.eval())
     if layer.running_var is None:
         return layer  # has always normalized by batch statistics
     bn = thawed(name, layer)

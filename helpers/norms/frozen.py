@@ -15,10 +15,9 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torchvision.ops import FrozenBatchNorm2d
 
-from helpers.probe import START, channels, has_statistics, probe, probe_all, told_eps
+from helpers.probe import START, channels, has_statistics, probe, probe_all
 
 EXCHANGED = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
-AFFINE = ("weight", "bias")
 BEHIND = ("drop", "act")  # what timm's layers apply to the normalized values, in this order
 
 
@@ -27,15 +26,8 @@ class FrozenBatchNormMixin:
 
     __jit_unused_properties__ = ("training",)
 
-    @property
-    def training(self) -> bool:
-        """False; what train() or eval() asked for is in `vars(layer)["training"]`."""
-        return False
-
-    @training.setter
-    def training(self, mode: bool) -> None:
-        """Keep what train() or eval() asks for."""
-        vars(self)["training"] = mode
+    # False; what train() or eval() asked for is kept in `vars(layer)["training"]`.
+    training = property(lambda self: False, lambda self, mode: vars(self).update(training=mode))
 
     def __reduce_ex__(self, protocol: int) -> tuple:
         """Pickle by the layer's own class, because the class made of both has no module."""
@@ -54,8 +46,6 @@ def _new(kept: type[nn.Module]) -> nn.Module:
 
 def hold(layer: nn.Module) -> None:
     """Hold a layer in eval mode, in place; its own parameters become buffers of the same names."""
-    if isinstance(layer, FrozenBatchNormMixin):
-        return
     own = dict(layer.named_parameters(recurse=False))
     layer.trainable = {name: p.requires_grad for name, p in own.items()}
     layer._parameters = {name: p for name, p in layer._parameters.items() if p is None}
@@ -94,12 +84,12 @@ def frozen(layer: nn.Module, eps: float | None = None) -> FrozenBatchNorm2d:
         # `unfrozen` needs what buffers do not tell: which parameters existed and were trainable.
         made.trainable = {name: p.requires_grad for name, p in layer.named_parameters()}
     made.register_forward_pre_hook(_only_nchw, with_kwargs=True)
-    return made.train(layer.training)
+    return made
 
 
 def unfrozen(layer: FrozenBatchNorm2d, momentum: float | None = 0.1) -> nn.BatchNorm2d:
     """Make a BatchNorm2d on the tensors of torchvision's layer."""
-    both = dict.fromkeys(AFFINE, True)
+    both = {"weight": True, "bias": True}
     trainable = getattr(layer, "trainable", both)
     if any(getattr(layer, n).ne(START[n]).any() for n in both if n not in trainable):
         trainable = both  # values were loaded after freezing
@@ -109,18 +99,14 @@ def unfrozen(layer: FrozenBatchNorm2d, momentum: float | None = 0.1) -> nn.Batch
         parameter = nn.Parameter(getattr(layer, name), trainable.get(name, False))
         setattr(bn, name, parameter if name in trainable else None)
     bn.running_mean, bn.running_var = layer.running_mean, layer.running_var
-    return bn.train(layer.training)
+    return bn
 
 
 def _only_nchw(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     channels = len(layer.running_var)
     for x in (*args, *kwargs.values()):
-        if not isinstance(x, Tensor):  # torch.fx passes a Proxy
-            continue
-        if x.dim() != 4:
-            raise ValueError(f"FrozenBatchNorm2d takes (N,C,H,W), not {x.dim()} dimensions.")
-        if x.shape[1] != channels:
-            raise ValueError(f"FrozenBatchNorm2d has {channels} channels, the input {x.shape[1]}.")
+        if isinstance(x, Tensor) and (x.dim() != 4 or x.shape[1] != channels):  # no Proxy of fx
+            raise ValueError(f"FrozenBatchNorm2d takes (N,{channels},H,W), not {tuple(x.shape)}.")
 
 
 def is_torchvisions(layer: nn.Module) -> bool:
@@ -137,15 +123,12 @@ def is_plain(layer: nn.Module, dimensions: tuple[int, ...] = (4, 2, 3, 5)) -> bo
     """
     if type(layer).__module__.startswith("torch.nn.modules"):
         return True
-    tensors = layer._parameters | layer._buffers
-    children = {name for name, _ in layer.named_children()}
-    if any(t is not None and t.is_meta for t in tensors.values()) or children - {*BEHIND}:
-        return False
-    if (eps := told_eps(layer) or probe(layer).eps) is None:
+    does = probe(layer)
+    if layer._modules.keys() - BEHIND or does.untried or does.eps is None:
         return False
     twin = copy.deepcopy(layer).cpu().double().eval()
     for name, value in zip(START, (-0.5, 2.0, 1.5, 0.5), strict=True):
-        if tensors.get(name) is not None:
+        if getattr(twin, name, None) is not None:
             getattr(twin, name).data.fill_(value)
     four = [getattr(twin, name, None) for name in START]
     for count in dimensions:
@@ -155,7 +138,7 @@ def is_plain(layer: nn.Module, dimensions: tuple[int, ...] = (4, 2, 3, 5)) -> bo
             y = twin.forward(x.clone())  # an activation may work in place; hooks stay out of it
         except Exception:  # a layer refuses a shape in any way it likes
             continue
-        expected = F.batch_norm(x, *four, training=four[1] is None, eps=eps)
+        expected = F.batch_norm(x, *four, training=four[1] is None, eps=does.eps)
         for name in BEHIND:
             expected = getattr(twin, name, nn.Identity())(expected)
         return torch.allclose(y, expected, 1e-4)
@@ -188,7 +171,7 @@ def freeze_all(layers: dict[str, nn.Module], eps: float | None) -> dict[nn.Modul
 
 def thawed(name: str, layer: nn.Module, momentum: float | None = 0.1) -> nn.Module:
     """What `layer` is after unfreezing, or `layer` itself if it is not frozen."""
-    if type(layer) in EXCHANGED:
+    if type(layer) in (nn.SyncBatchNorm, FrozenBatchNorm2d):
         return unfrozen(frozen(layer), momentum)
     if isinstance(layer, FrozenBatchNormMixin):
         return release(layer)
