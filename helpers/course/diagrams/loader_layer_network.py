@@ -8,17 +8,11 @@ from helpers.course.diagrams.canvas import Canvas
 from helpers.figures import BLUE, ORANGE
 from helpers.text import short
 
-DOES = {
-    "loader": "÷ 255\n− mean, ÷ std",
-    "Rescale": "× 255 · std\n+ 255 · mean",
-    "BatchNorm": "− running_mean\n÷ √running_var",
-}
-# box → its middle, and the half of its width
-BOXES = {
-    "loader": (1.65, 0.72),
-    "Rescale": (3.63, 0.66),
-    "BatchNorm": (5.6, 0.77),
-    "network": (7.45, 0.45),
+BOXES = {  # name → the middle, half of the width, what it does
+    "loader": (1.65, 0.72, "÷ 255\n− mean, ÷ std"),
+    "Rescale": (3.63, 0.66, "× 255 · std\n+ 255 · mean"),
+    "BatchNorm": (5.6, 0.77, "− running_mean\n÷ √running_var"),
+    "network": (7.45, 0.45, ""),
 }
 LEVELS = 20  # a range this wide is of levels, and drawn in their color
 
@@ -31,13 +25,14 @@ def loader_layer_network(file: Tensor, after: Mapping[str, Tensor]):
     canvas = Canvas(8, 1.7, inches=1.8)
     row, start, said = 0.75, 0.1, []
     passing = {"file": file, **after}
-    for (source, values), (name, (place, half)) in zip(passing.items(), BOXES.items(), strict=True):
+    for (source, values), (name, box) in zip(passing.items(), BOXES.items(), strict=True):
+        middle, half, does = box
         ends = values.aminmax()
         low, high = (short(round(end.item(), 2)).replace("-", "−") for end in ends)
-        color, end = ORANGE if ends.max - ends.min > LEVELS else BLUE, place - half
+        color, end = ORANGE if ends.max - ends.min > LEVELS else BLUE, middle - half
         canvas.arrow((start, row), (end, row), color)
         canvas.words((start + end) / 2, row + 0.4, f"{low}\nto {high}", color)
-        canvas.box(place, row, "\n".join(filter(None, (name, DOES.get(name)))))
+        canvas.box(middle, row, f"{name}\n{does}".rstrip())
         said.append(f"from {source}: {low} to {high}")
-        start = place + half
+        start = middle + half
     return canvas.figure, f"The values of one image on their way. {'; '.join(said)}."
