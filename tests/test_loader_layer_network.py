@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from helpers.course.diagrams.loader_layer_network import DOES, loader_layer_network
+from helpers.course.diagrams.loader_layer_network import BOXES, loader_layer_network
 from helpers.inputs.pixels import MEAN, STD, Rescale
 
 
@@ -20,5 +20,5 @@ def test_it_draws_what_it_says_and_what_the_steps_compute():
     ends = [f"{round(end.item(), 2):.3g}" for end in levels.aminmax()]
     assert drawn.count("{}\nto {}".format(*ends)) == 2
     assert "from file: {} to {};".format(*ends) in words and "from BatchNorm: −" in words
-    assert all(any(does in text for text in drawn) for does in DOES.values())
+    assert all(any(does in text for text in drawn) for *_, does in BOXES.values())
     assert min(text.get_fontsize() for text in fig.axes[0].texts if text.get_text()) >= 11

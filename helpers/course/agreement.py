@@ -61,7 +61,7 @@ def _batch(generator: torch.Generator) -> Tensor:
 
 def _agreement(batchnorm: Callable, layer: nn.BatchNorm2d) -> dict[str, bool]:
     state = {name: tensor.detach().clone() for name, tensor in layer.state_dict().items()}
-    generator, agree = torch.Generator().manual_seed(0), {}
+    generator, agree = torch.Generator().manual_seed(0), dict.fromkeys(OUTPUTS, True)
     for mode in ("train", "train", "train", "eval"):
         x = _batch(generator).requires_grad_()
         wanted = layer.train(mode == "train")(x).detach()
@@ -69,7 +69,6 @@ def _agreement(batchnorm: Callable, layer: nn.BatchNorm2d) -> dict[str, bool]:
         pairs |= {name: (layer.state_dict()[name], state[name]) for name in STORED if name in state}
         for name, (a, b) in pairs.items():
             same = torch.allclose(a.double(), b.detach().double(), rtol=1e-12, atol=1e-12)
-            if name in STORED:
-                same &= not b.requires_grad
+            same &= name in OUTPUTS or not b.requires_grad
             agree[name] = agree.get(name, True) and same
-    return {name: agree[name] for name in (*OUTPUTS, *STORED) if name in agree}
+    return agree

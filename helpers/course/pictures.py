@@ -55,16 +55,16 @@ def format_picture(photo: Tensor, stored: Mapping[str, Tensor]):
         near = (names for names, y in alike.items() if (x - y).abs().max() < reach)
         names = next(near, None)
         alike[f"{names}, {name}" if names else name] = alike.pop(names) if names else x
-    titles, words = ["photo"], []
+    panels, words = {"photo": photo}, []
     for names, x in alike.items():
         outside = 100 * ((x < 0) | (x > 1)).float().mean().item()
-        titles.append(fill(f"{names}: {outside:.0f}\u00a0%", 24))
+        panels[fill(f"{names}: {outside:.0f}\u00a0%", 24)] = x
         words.append(f"{names} {outside:.0f} %")
-    rows = 1 + (len(titles) > 6)
-    fig, axes = figure(rows, -(-len(titles) // rows), height=2 + 1.2 * rows, squeeze=False)
+    rows = 1 + (len(panels) > 6)
+    fig, axes = figure(rows, -(-len(panels) // rows), height=2 + 1.2 * rows, squeeze=False)
     for panel in axes.flat:
         panel.set_axis_off()
-    for panel, title, x in zip(axes.flat, titles, [photo, *alike.values()], strict=False):
+    for panel, (title, x) in zip(axes.flat, panels.items(), strict=False):
         half = x[0, :, ::2, ::2].permute(1, 2, 0).clamp(0, 1).numpy()  # four times fewer bytes
         panel.imshow(half, interpolation="nearest")
         panel.set_title(title, fontsize=10)
@@ -76,20 +76,17 @@ def score_picture(rows: Mapping[str, Mapping[str, str]]):
 
     `rows`: name → "recall" and "false_positives", as text.
     """
-    order = sorted(rows, key=lambda name: float(rows[name]["recall"]), reverse=True)
+    scores = {n: (float(row["recall"]), float(row["false_positives"])) for n, row in rows.items()}
+    names = sorted(scores, key=scores.get, reverse=True)
     fig, axes = figure(1, 2, height=3.9, sharey=True)
-    written: list[list[str]] = []
-    for axis, column, color, label in (
-        (axes[0], "recall", BLUE, "recall at IoU 0.5"),
-        (axes[1], "false_positives", ORANGE, "false positives per image"),
-    ):
-        values = [float(rows[name][column]) for name in order]
-        written.append([f"{value:.2f}" for value in values])
-        bars = axis.barh(order, values, color=color, height=0.6)
-        axis.bar_label(bars, written[-1], padding=4, fontsize=10)
+    looks = (BLUE, "recall at IoU 0.5"), (ORANGE, "false positives per image")
+    for column, (axis, (color, label)) in enumerate(zip(axes, looks, strict=True)):
+        values = [scores[name][column] for name in names]
+        bars = axis.barh(names, values, color=color, height=0.6)
+        axis.bar_label(bars, fmt="%.2f", padding=4, fontsize=10)
         axis.set(xlim=(0, 1.18 * max(values)), xlabel=label)
     axes[0].invert_yaxis()
-    words = (f"{name} {a} and {b}" for name, a, b in zip(order, *written, strict=True))
+    words = ("{} {:.2f} and {:.2f}".format(name, *scores[name]) for name in names)
     return fig, f"Recall, and false positives per image: {'; '.join(words)}."
 
 
@@ -141,22 +138,19 @@ def power_picture(panels: Mapping[str, Mapping[str, Points]], over: str, quantit
     fig, axes = figure(1, len(panels), height=3.9, sharex=True, sharey=True, squeeze=False)
     words = []
     for axis, (title, series) in zip(axes[0], panels.items(), strict=True):
+        said = []
         for (label, points), (color, marker, dashes) in zip(series.items(), SERIES, strict=False):
             x, y = zip(*points, strict=True)
             axis.plot(x, y, color=color, marker=marker, ms=5, lw=1, ls=dashes, label=label)
+            ends = (f"{short(y[i], 2)} at {short(x[i], 2)}" for i in (0, -1))
+            said.append(f"{label} {' to '.join(ends)}")
         axis.set(xscale="log", yscale="log", xlabel=over)
         axis.set_title(title, fontsize=11)
-        each = "; ".join(f"{label} {_ends(points)}" for label, points in series.items())
-        words.append(f"{title}: {each}.")
+        words.append(f"{title}: {'; '.join(said)}.")
     axes[0][0].set_ylabel(quantity)
     handles, labels = axes[0][0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside upper left", ncols=len(labels), frameon=False)
     return fig, f"{quantity[:1].upper()}{quantity[1:]} by {over}, from, to. {' '.join(words)}"
-
-
-def _ends(points: Points) -> str:
-    (low, first), (high, last) = points[0], points[-1]
-    return f"{short(first, 2)} at {short(low, 2)} to {short(last, 2)} at {short(high, 2)}"
 
 
 def box_picture(image: Tensor, walked: Walk, classes: Sequence[str], best: int = 15):
@@ -173,33 +167,32 @@ def box_picture(image: Tensor, walked: Walk, classes: Sequence[str], best: int =
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     rows, columns = (given / got for given, got in zip(image.shape[1:], walked.size, strict=True))
-    counts = []
+    counts, names = [], []
     for axis, level in zip(axes.flat, levels, strict=False):
         here = walked.proposals[walked.pooled_from == level]
         counts.append(f"{len(here)} from P{level}")
         axis.set_title(f"P{level}: the best {min(best, len(here))} of {len(here)}", fontsize=10)
-        for box in here[:best]:
-            _draw_box(axis, box * box.new_tensor([columns, rows] * 2), level)
-    sure, names = walked.result["scores"] >= SURE, []
-    axes.flat[-1].set_title(f"boxes with a score ≥ {SURE}", fontsize=10)
-    found = walked.result["boxes"], walked.result["labels"], walked.source
-    for box, label, source in zip(*(each[sure] for each in found), strict=True):
-        level = walked.pooled_from[source].item()
+        for box in (here[:best] * here.new_tensor([columns, rows] * 2)).tolist():
+            _draw_box(axis, box, level)
+    axis, sure = axes.flat[-1], walked.result["scores"] >= SURE
+    axis.set_title(f"boxes with a score ≥ {SURE}", fontsize=10)
+    found = walked.result["boxes"], walked.result["labels"], walked.pooled_from[walked.source]
+    for box, label, level in zip(*(each[sure].tolist() for each in found), strict=True):
         names.append(f"{classes[label]} P{level}")
-        _draw_box(axes.flat[-1], box, level, names[-1])
+        _draw_box(axis, box, level, names[-1])
     return fig, (
         f"Proposals by the level that they are pooled from: {', '.join(counts) or 'none'}. Boxes: "
         f"{', '.join(names) or 'none'}."
     )
 
 
-def _draw_box(axis, xyxy: Tensor, level: int, words: str = "") -> None:
-    left, top, right, bottom = xyxy.tolist()
+def _draw_box(axis, xyxy: Sequence[float], level: int, words: str = "") -> None:
+    left, top, right, bottom = xyxy
     color, _, line = SERIES[level - 2]
     for width, shade, style in ((3.5, "white", "-"), (1.8, color, line)):  # seen on any image
-        edge = Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False)
-        edge.set(edgecolor=shade, linewidth=width, linestyle=style)
-        axis.add_patch(edge)
+        look = {"fill": False, "ec": shade, "lw": width, "ls": style}
+        place = (left - 0.5, top - 0.5), right - left, bottom - top
+        axis.add_patch(Rectangle(*place, **look))
     if words:
-        said = axis.text(left, top - 1.5, words, fontsize=9, color="white", va="bottom")
-        said.set_bbox({"facecolor": color, "edgecolor": "none", "pad": 1.2})
+        behind = {"facecolor": color, "edgecolor": "none", "pad": 1.2}
+        axis.text(left, top - 1.5, words, fontsize=9, color="white", va="bottom", bbox=behind)

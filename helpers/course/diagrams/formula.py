@@ -1,5 +1,7 @@
 """The formula of BatchNorm with running statistics: its steps, and where its parts are kept."""
 
+from itertools import pairwise
+
 from helpers.course.diagrams.canvas import Canvas
 from helpers.figures import BLUE, ORANGE
 
@@ -19,20 +21,17 @@ def formula_diagram():
 
     Parts that a checkpoint holds stand in solid boxes, the others in dashed ones.
     """
-    canvas = Canvas(8, 2.5)
-    places = 1.25, 3.35, 5.2, 6.6
-    row, ends = 2.05, (0.15, *places, 7.85)
-    for end, name in (ends[0], "x"), (ends[-1], "y"):
-        canvas.words(end, row, name, size=13)
-    reach = [0.1, *(0.04 * len(text) + 0.17 for text, _ in FORMULA), 0.1]
-    for left, right, a, b in zip(ends, ends[1:], reach, reach[1:], strict=False):
-        canvas.arrow((left + a, row), (right - b, row))
-    for place, (text, parts) in zip(places, FORMULA, strict=True):
-        canvas.box(place, row, text)
+    canvas, row, steps = Canvas(8, 2.5), 2.05, []
+    canvas.words(0.15, row, "x", size=13)
+    canvas.words(7.85, row, "y", size=13)
+    for place, (text, parts) in zip((1.25, 3.35, 5.2, 6.6), FORMULA, strict=True):
+        steps.append(canvas.box(place, row, text))
         for number, (part, kept) in enumerate(parts.items()):
             x = place + 1.3 * (number - (len(parts) - 1) / 2)
             canvas.box(x, 1.1, part, BLUE if kept else ORANGE, not kept)
             canvas.arrow((x, 1.32), (place + 0.4 * (x - place), 1.8))
+    for start, end in pairwise([(0.25, row), *steps, (7.75, row)]):
+        canvas.arrow(start, end)
     for x, color, line, words in (0.2, BLUE, "solid", KEPT), (4.3, ORANGE, "dashed", LOST):
         canvas.words(x, 0.3, f"{line}: {words}", color, align="left")
     stored = {part: held for _, parts in FORMULA for part, held in parts.items()}

@@ -8,20 +8,13 @@ from helpers.course.diagrams.canvas import Canvas
 from helpers.figures import BLUE, ORANGE
 from helpers.text import short
 
-DOES = {
-    "loader": "÷ 255\n− mean, ÷ std",
-    "Rescale": "× 255 · std\n+ 255 · mean",
-    "BatchNorm": "− running_mean\n÷ √running_var",
+BOXES = {  # name → the middle, half of the width, what it does
+    "loader": (1.65, 0.72, "÷ 255\n− mean, ÷ std"),
+    "Rescale": (3.63, 0.66, "× 255 · std\n+ 255 · mean"),
+    "BatchNorm": (5.6, 0.77, "− running_mean\n÷ √running_var"),
+    "network": (7.45, 0.45, ""),
 }
-PLACES = {"loader": 1.65, "Rescale": 3.63, "BatchNorm": 5.6, "network": 7.45}
-HALF = {"loader": 0.72, "Rescale": 0.66, "BatchNorm": 0.77, "network": 0.45}
 LEVELS = 20  # a range this wide is of levels, and drawn in their color
-
-
-def extent(values: Tensor) -> tuple[str, str]:
-    """The smallest and the largest value, as they are written."""
-    low, high = (short(round(end.item(), 2)).replace("-", "−") for end in values.aminmax())
-    return low, high
 
 
 def loader_layer_network(file: Tensor, after: Mapping[str, Tensor]):
@@ -32,13 +25,14 @@ def loader_layer_network(file: Tensor, after: Mapping[str, Tensor]):
     canvas = Canvas(8, 1.7, inches=1.8)
     row, start, said = 0.75, 0.1, []
     passing = {"file": file, **after}
-    for (source, values), (name, place) in zip(passing.items(), PLACES.items(), strict=True):
-        low, high = extent(values)
-        color = ORANGE if values.max() - values.min() > LEVELS else BLUE
-        end = place - HALF[name]
+    for (source, values), (name, box) in zip(passing.items(), BOXES.items(), strict=True):
+        middle, half, does = box
+        ends = values.aminmax()
+        low, high = (short(round(end.item(), 2)).replace("-", "−") for end in ends)
+        color, end = ORANGE if ends.max - ends.min > LEVELS else BLUE, middle - half
         canvas.arrow((start, row), (end, row), color)
         canvas.words((start + end) / 2, row + 0.4, f"{low}\nto {high}", color)
-        canvas.box(place, row, "\n".join(filter(None, (name, DOES.get(name)))))
+        canvas.box(middle, row, f"{name}\n{does}".rstrip())
         said.append(f"from {source}: {low} to {high}")
-        start = place + HALF[name]
+        start = middle + half
     return canvas.figure, f"The values of one image on their way. {'; '.join(said)}."

@@ -9,7 +9,6 @@ from helpers.figures import BLACK, BLUE, GREEN, ORANGE
 
 GRAY = "#666666"
 AFTER = "RoI heads", "boxes"
-HALF = {"S": 0.34}  # of a box's width, by the first letter of its name; else 0.56
 # part → its place, its color, what it does or is
 PARTS = {
     "image": ((0.6, 0.36), BLACK, "RGB in 0–1"),
@@ -41,15 +40,11 @@ def pipeline_diagram(tensors: Mapping[str, Tensor] | None = None):
     said = {part: role for part, (_, _, role) in PARTS.items()}
     for part, tensor in (tensors or {}).items():
         said[part] = " × ".join(map(str, tensor.shape[tensor.ndim == 4 :]))
-    for part, (place, color, _) in PARTS.items():
-        canvas.box(*place, f"{part}\n{said[part]}", color, dashed=part in AFTER, size=10)
+    boxes = {
+        part: canvas.box(*place, f"{part}\n{said[part]}", color, dashed=part in AFTER, size=10)
+        for part, (place, color, _) in PARTS.items()
+    }
     for start, end in ARROWS:
-        (x, y), (to_x, to_y) = PARTS[start][0], PARTS[end][0]
-        right, up = (to_x > x) - (to_x < x), (to_y > y) - (to_y < y)
-        if to_x == x:
-            canvas.arrow((x, y + 0.26 * up), (to_x, to_y - 0.26 * up))
-        else:
-            half, to_half = HALF.get(start[0], 0.56), HALF.get(end[0], 0.56)
-            canvas.arrow((x + half * right, y), (to_x - to_half * right, to_y))
+        canvas.arrow(boxes[start], boxes[end])
     words = ", ".join(f"{part} ({words})" for part, words in said.items())
     return canvas.figure, f"Faster R-CNN from the image to its boxes: {words}."

@@ -45,20 +45,16 @@ def poster(rows: Rows) -> Poster:
         _text(8, 26, "What stops what in BatchNorm?", 17, "bold"),
         _text(8, 46, "In train mode, unless it says eval(). No: stopped.", 13),
     ]
-    for column, lines in enumerate(HEADER):
-        parts += [_text(_x(column) + 4, 70 + 15 * n, line, 13) for n, line in enumerate(lines)]
-    for number, (name, row) in enumerate(cells.items()):
-        y = TOP + STEP * number
+    columns = range(8, WIDTH - COLUMN, COLUMN)
+    for x, lines in zip(columns, HEADER, strict=True):
+        parts += [_text(x + 4, 70 + 15 * n, line, 13) for n, line in enumerate(lines)]
+    for y, (name, row) in zip(range(TOP, height - 4, STEP), cells.items(), strict=True):
         parts.append(_text(8, y + 15, name, 13, "bold"))
-        for column, cell in enumerate(row):
-            place = f'x="{_x(column)}" y="{y + 20}" width="{COLUMN - 3}" height="20"'
+        for x, cell in zip(columns, row, strict=True):
+            place = f'x="{x}" y="{y + 20}" width="{COLUMN - 3}" height="20"'
             parts.append(f'<rect {place} fill="{COLORS.get(cell, "#EEEEEE")}"/>')
-            parts.append(_text(_x(column) + 4, y + 35, cell, 13))
+            parts.append(_text(x + 4, y + 35, cell, 13))
     return Poster("\n".join([*parts, "</svg>"]), words)
-
-
-def _x(column: int) -> int:
-    return 8 + COLUMN * column
 
 
 def _text(x: int, y: int, text: str, size: int, weight: str = "normal") -> str:

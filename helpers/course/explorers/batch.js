@@ -4,7 +4,6 @@ const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.
 const short = (number) => String(+number.toPrecision(2)).replace("-", "−");
 const percent = (number) => number.toFixed(0);
 const REACH = 125; // % of within + between at the end of a bar
-const key = (kind, text) => ({ kind, text });
 const line = (kind, x, y, link) => ({ kind, x, y, link });
 const axis = (label, low, high, hidden) => ({ label, low, high, hidden });
 const small = (title, note, rest) => ({ kind: "plot", width: 280, height: 200, title, note, ...rest });
@@ -34,7 +33,6 @@ function moments(one, images) {
 }
 
 export function frame(state, data) {
-  if (!has(state, data)) return null;
   const one = find(state, data);
   const [within, between] = average(one, state.size);
   const all = (100 * one.between) / (one.within + one.between);
@@ -70,7 +68,7 @@ function law(one, images, { count }) {
   ];
   const last = images.length > 1 ? `One image before: ${of(images.slice(0, -1)).map(percent).join(" + ")} %. ` : "";
   const note = `${last}Stored: the network's running_var, from the images that it was trained on.`;
-  const keys = [key("cool", "within the images"), key("warm", "between them")];
+  const keys = { cool: "within the images", warm: "between them" };
   return { kind: "bars", wide: true, title: "What enters running_var", keys, rows, note };
 }
 
@@ -99,7 +97,7 @@ function histogram(one, images) {
       ...shares.map((share, i) => line("thin", xs, share, images[i])),
       line("dashed", [one.running_mean, one.running_mean], [0, 256]),
     ],
-    keys: [key("filled", "merged"), key("dashed", "running mean")],
+    keys: { filled: "merged", dashed: "running mean" },
   });
 }
 
@@ -127,6 +125,6 @@ function cloud(one, { size, batch }, { orders }) {
     y: axis("σ / running σ", low, low + 2 * half),
     dots: [group("many", 3, [...orders.keys()]), group("chosen", 5, [batch])],
     lines: [ellipse("thin", 0.5, 0.5), ellipse("thin", 1, 1), ellipse("ink", 0.1, 0), ellipse("ink", 0, 0.1)],
-    keys: [key("warm", "this batch"), key("ink", "stored")],
+    keys: { warm: "this batch", ink: "stored" },
   });
 }

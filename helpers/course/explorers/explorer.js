@@ -7,9 +7,9 @@ const BUSY = 150; // ms until a reader is told that it takes a while
 const PATIENCE = 30000; // ms for an answer
 const MISSING = 255; // among the 8-bit numbers of a map: not finite; 0 … 254 are its range
 const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
-const [COOL, INK] = ["var(--cool)", "var(--ink)"];
-const COLORS = { right: COOL, cool: COOL, filled: COOL, many: COOL, wrong: "#b34700", other: "#6a3d9a" };
-Object.assign(COLORS, { truth: "black", ink: INK, dashed: INK, thin: "var(--edge)" });
+const COLORS = { wrong: "#b34700", other: "#6a3d9a", truth: "black", thin: "var(--edge)" };
+for (const kind of ["right", "cool", "filled"]) COLORS[kind] = "var(--cool)";
+for (const kind of ["ink", "dashed"]) COLORS[kind] = "var(--ink)";
 const PROPERTIES = ["value", "checked", "selectedIndex", "disabled"];
 
 // `attributes`: functions are listeners. What is null or undefined is left out, among the children, too.
@@ -27,9 +27,8 @@ function make(tag, attributes, ...children) {
 }
 
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
-const sourceOf = (png) => `data:image/png;base64,${png}`;
+const imageOf = (png, alt) => make("img", { src: `data:image/png;base64,${png}`, alt });
 const fromBase64 = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-const wordsIf = (tag, text) => (text ? make(tag, { class: "line" }, text) : null);
 const captionOf = ({ title, note }, ...more) =>
   make("figcaption", {}, make("b", {}, title), note ? ` ${note}` : null, ...more);
 const shareOf = (event, area = event.target.getBoundingClientRect()) => [
@@ -51,9 +50,8 @@ function short(number, digits = 3) {
 // A button that sets what `one.pick` says, if that can be shown; else a `tag`.
 function pickable(tag, one, key, page, ...children) {
   if (!one.pick) return make(tag, {}, ...children);
-  const more = { disabled: !page.can(one.pick), click: () => page.set(one.pick) };
-  const button = { type: "button", "aria-pressed": String(!!one.pressed), "data-key": key };
-  return make("button", { ...button, ...more }, ...children);
+  const look = { "aria-pressed": String(!!one.pressed), "data-key": key, disabled: !page.can(one.pick) };
+  return make("button", { ...look, click: () => page.set(one.pick) }, ...children);
 }
 
 const inColor = ({ kind, color = COLORS[kind] ?? "var(--warm)" }) => ({ style: `--own:${color}` });
@@ -104,8 +102,8 @@ function maps(panel, page) {
     box.classList.add("pointed");
   }
 
-  function picture(map) {
-    if (!map.shape) return make("img", { src: sourceOf(map.png), alt: map.title });
+  function drawn(map) {
+    if (!map.shape) return imageOf(map.png, map.title);
     const label = `${map.title}${map.note ? `, ${map.note}` : ""}. Arrow keys read its values.`;
     const pointermove = (event) => {
       const [x, y] = shareOf(event);
@@ -122,14 +120,14 @@ function maps(panel, page) {
   }
 
   const framed = (kind, ...some) => make("div", { class: `frame ${kind}` }, some, make("i", { class: "cell" }));
-  const figures = panel.maps.map((map) => make("figure", {}, framed("", picture(map)), captionOf(map)));
+  const figures = panel.maps.map((map) => make("figure", {}, framed("", drawn(map)), captionOf(map)));
   const on = page.local.divider !== undefined;
   if (panel.divider && on) figures.splice(0, 2, divided(...panel.maps));
-  const toggle = () => page.redraw({ divider: on ? undefined : 50 });
-  const button = { type: "button", "aria-pressed": String(on), "data-key": "divider", click: toggle };
+  const click = () => page.redraw({ divider: on ? undefined : 50 });
+  const button = { "aria-pressed": String(on), "data-key": "divider", click };
 
   function divided(a, b) {
-    const frame = framed("divided", picture(b), picture(a), make("i", { class: "divider" }));
+    const frame = framed("divided", drawn(b), drawn(a), make("i", { class: "divider" }));
     const move = () => frame.style.setProperty("--at", `${(page.local.divider = +range.value)}%`);
     const drag = (event) => event.buttons && move((range.value = 100 * shareOf(event)[0]));
     for (const name of ["pointerdown", "pointermove"]) frame.addEventListener(name, drag);
@@ -147,26 +145,26 @@ function maps(panel, page) {
 
 function cards(panel, page) {
   const thumb = ({ title, png, faint }) => {
-    page.thumbs[title] ??= make("img", { src: sourceOf(png), title }); // a new one would flicker
-    return Object.assign(page.thumbs[title], { alt: title, ariaHidden: !!faint });
+    page.thumbs[title] ??= imageOf(png, title); // a new one would flicker
+    return Object.assign(page.thumbs[title], { title, ariaHidden: !!faint });
   };
   const card = (one) => {
     if (!one.title) return make("div", { class: "card" });
     const parts = [
       one.map ? painted(one.map, page, { "aria-hidden": true }) : null,
-      one.png ? (panel.thumbs ? thumb(one) : make("img", { src: sourceOf(one.png), alt: one.alt ?? "" })) : null,
-      panel.thumbs && one.png ? null : make("b", {}, one.title),
+      one.png ? thumb(one) : make("b", {}, one.title),
       one.share === undefined ? null : track(one.share, panel.floor),
       one.text ? make("small", {}, one.text) : null,
     ];
     const looks = ["card", one.warn && "warn", panel.arrows && "arrows", one.faint && "faint", one.kind];
     const style = `--arrow:"${one.arrow ?? "→"}";--own:${one.color}`;
     const attributes = { class: looks.filter(Boolean).join(" "), style, ...linked(one.link, page) };
-    const shown = pickable("div", one, `card ${one.key ?? one.title}`, page, parts);
+    const shown = pickable("div", one, `card ${one.title}`, page, parts);
     return make("div", attributes, shown, one.select ? entry(one.select, page) : null);
   };
   const row = (all) => make("div", { class: "cards", role: "group", "aria-label": panel.title ?? "" }, all.map(card));
-  return make("div", { class: panel.thumbs ? "thumbs" : "" }, wordsIf("b", panel.title), panel.rows.map(row));
+  const title = panel.title ? make("b", { class: "line" }, panel.title) : null;
+  return make("div", { class: panel.thumbs ? "thumbs" : "" }, title, panel.rows.map(row));
 }
 
 function entry({ trait, index, label, options }, page) {
@@ -184,14 +182,15 @@ function track(share, floor = 0, first = 0) {
   return make("span", { class: "track", style: style.join(";") });
 }
 
-const keyOf = (one) => make("span", { class: `key ${one.kind}`, ...inColor(one) }, one.text);
-const keysOf = ({ keys = [] }) => keys.map(keyOf);
+const keysOf = ({ keys = {} }) =>
+  Object.entries(keys).map(([kind, text]) => make("span", { class: `key ${kind}`, ...inColor({ kind }) }, text));
 
 function bars(panel) {
   const say = (text) => make("span", {}, text);
   const row = (one) => [say(one.label), track(one.share, one.floor ?? panel.floor, one.first), say(one.text)];
-  const title = panel.title ? make("div", {}, make("b", {}, panel.title), keysOf(panel)) : null;
-  return make("div", {}, title, make("div", { class: "bars" }, panel.rows.flatMap(row)), wordsIf("p", panel.note));
+  const title = make("div", {}, make("b", {}, panel.title), keysOf(panel));
+  const note = panel.note ? make("p", { class: "line" }, panel.note) : null;
+  return make("div", {}, title, make("div", { class: "bars" }, panel.rows.flatMap(row)), note);
 }
 
 function image(panel, page) {
@@ -215,13 +214,13 @@ function image(panel, page) {
     const number = make("svg:text", { ...at, "font-size": 11 * unit }, String(value));
     overlay.append(make("svg:g", { class: `badge ${kind}`, click, ...look }, circle, number));
   });
-  const frame = make("div", { class: "frame" }, make("img", { src: sourceOf(panel.png), alt: panel.alt }), overlay);
+  const frame = make("div", { class: "frame" }, imageOf(panel.png, panel.alt), overlay);
   return make("figure", { class: "image" }, frame, captionOf(panel), list.children.length ? list : null);
 }
 
 function table({ header, rows }, page) {
-  const cell = (text, row) => make(row ? "td" : "th", {}, text);
-  const all = [header, ...rows].map((cells, row) => make("tr", {}, ...cells.map((text) => cell(text, row))));
+  const line = (tag, cells) => make("tr", {}, ...cells.map((text) => make(tag, {}, text)));
+  const all = [line("th", header), ...rows.map((cells) => line("td", cells))];
   const toggle = (event) => (page.local.table = event.target.open);
   const attributes = { class: "panel wide", toggle, open: page.local.table ? "" : null };
   return make("details", attributes, make("summary", {}, "The numbers"), make("table", {}, all));
@@ -327,8 +326,9 @@ async function render({ model, el }) {
   for (const [state, one] of JSON.parse(data.frames ?? "[]", pooled)) stored.set(key(state), one);
   let answer = null; // Python's: {key, frame}
   const lookUp = (state) => (answer?.key === key(state) ? answer.frame : (stored.get(key(state)) ?? null));
-  const frameOf = (state) => lookUp(state) ?? own.frame?.(state, data, TOOLS) ?? null;
-  const has = (state) => (own.has ? own.has(state, data) || lookUp(state) : frameOf(state)) !== null;
+  const computes = (state) => own.has?.(state, data) ?? false;
+  const frameOf = (state) => lookUp(state) ?? (computes(state) ? own.frame(state, data, TOOLS) : null);
+  const has = (state) => computes(state) || lookUp(state) !== null;
 
   const settled = (changes) => settle({ ...page.state, ...changes }, page.state);
   const read = () => Object.fromEntries(spec.traits.map((name) => [name, model.get(name)]));
@@ -340,7 +340,7 @@ async function render({ model, el }) {
 
   const root = make("section", { class: "explorer", "data-lm-suppress-shortcuts": "true", "aria-label": spec.name });
   const sentence = make("p", { class: "sentence", role: "status" });
-  const trouble = make("p", { class: "trouble", role: "alert" });
+  const trouble = make("strong", { class: "trouble", role: "alert" });
   const panels = make("div", { class: "panels" });
 
   const page = {
@@ -432,8 +432,7 @@ async function render({ model, el }) {
     show(wanted, reply.frame);
   }
 
-  const press = (state) => ({ type: "button", click: () => page.set(state) });
-  const buttons = presets.map(({ name, state }) => make("button", press(state), name));
+  const buttons = presets.map(({ name, state }) => make("button", { click: () => page.set(state) }, name));
   const controls = spec.controls.map((one) => control(one, page));
   const note = make("p", { class: "line" }, NEEDS_PYTHON);
 
@@ -455,7 +454,6 @@ async function render({ model, el }) {
   }
 
   const lost = () => root.closest(".jupyter-widgets-disconnected") !== null;
-  const observer = new MutationObserver(() => lost() && awake(false));
   const look = () => page.alive && reach({ hello: true });
   function awake(now) {
     page.alive = now;
@@ -479,13 +477,11 @@ async function render({ model, el }) {
   root.addEventListener("keydown", (event) => event.stopPropagation());
   for (const event of ["pointerenter", "focusin"]) root.addEventListener(event, look);
   el.append(root);
-  observer.observe(el, { attributes: true, attributeFilter: ["class"] });
   draw();
   const listeners = [["msg:custom", heard], ...spec.traits.map((name) => [`change:${name}`, changed])];
   for (const [event, listener] of listeners) model.on(event, listener);
   reach({ hello: true });
   return () => {
-    observer.disconnect();
     for (const [event, listener] of listeners) model.off?.(event, listener);
   };
 }

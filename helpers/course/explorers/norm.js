@@ -33,7 +33,6 @@ const digits = (state, data, last) =>
   state.kinds_b.slice(0, last + 1).reduce((number, kind) => data.kinds.length * number + data.kinds.indexOf(kind), 0);
 
 export function frame(state, data, { eightBit, short }) {
-  if (!has(state, data)) return null;
   const stages = data.a.map((a, i) => {
     const number = digits(state, data, i);
     const size = a.shape[0] * a.shape[1];
@@ -43,12 +42,12 @@ export function frame(state, data, { eightBit, short }) {
     const d = { title: "A − B", shape: a.shape, values, low: -reach, high: reach, diverging: true };
     return { a, d, relative: data.relative[i][number] };
   });
-  const [same, known] = ["A and B hold the same layers, so nothing can differ.", stages.at(-1).relative];
-  if (state.kinds_b.every((kind) => kind === state.kind_a)) return { sentence: same, stages, partial: true };
+  const sentence = "A and B hold the same layers, so nothing can differ.";
+  if (state.kinds_b.every((kind) => kind === state.kind_a)) return { sentence, stages, partial: true };
   const from = data.stages.find((_, i) => stages[i].relative > data.rounding);
   const main = `Main cause: ${data.causes[data.cause[digits(state, data, 4)]]}. A and B part from ${from} on, in`;
-  const sentence = `${main} ${data.stages.at(-1)} by ${short(known, 2)} of max|A|.`;
-  return { sentence, stages, partial: true };
+  const part = `${data.stages.at(-1)} by ${short(stages.at(-1).relative, 2)} of max|A|.`;
+  return { sentence: `${main} ${part}`, stages, partial: true };
 }
 
 const times = (relative, rounding) =>
@@ -64,9 +63,7 @@ function both({ a, d }, eightBit) {
   return [first, second].map((values) => ({ shape: a.shape, values: scaled(values), low, high }));
 }
 
-const signed = (value) => value.toPrecision(2).replace(/^-/, "−");
-
-export function panels(frame, state, data, local, { eightBit }) {
+export function panels(frame, state, data, local, { eightBit, short }) {
   const share = (relative) => Math.log10(Math.min(Math.max(relative, 1e-8), 10) / 1e-8) / 9;
   const card = (stage, i) => ({
     title: stage,
@@ -81,10 +78,10 @@ export function panels(frame, state, data, local, { eightBit }) {
   const opened = frame.opened ?? frame.stages[open];
   const [a, b] = both(opened, eightBit);
   const what = state.channel < 0 ? "mean of the channels" : `channel ${state.channel}`;
-  const scale = `${signed(a.low)} … ${signed(a.high)}`;
+  const scale = `${short(a.low, 2)} … ${short(a.high, 2)}`;
   const yours = state.photo === local.yours;
   const png = (yours && local.picture) || (frame.photo ?? data.picture);
-  const apart = opened.relative <= data.rounding ? "rounding: blank" : `±${signed(opened.d.high)}`;
+  const apart = opened.relative <= data.rounding ? "rounding: blank" : `±${short(opened.d.high, 2)}`;
   const maps = [
     { title: "A", note: scale, ...a },
     { title: "B", note: scale, ...b },

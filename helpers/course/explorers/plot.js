@@ -27,8 +27,7 @@ export function plot(panel, page, { make, inColor, clamp, short, linked, caption
   };
   const [left, right, bottom] = [MARGIN.left, width - MARGIN.right, height - MARGIN.bottom];
   const [x, y] = [scale(panel.x, left, right), scale(panel.y, bottom, MARGIN.top)];
-  const label = { role: "img", "aria-label": panel.alt ?? panel.title };
-  const svg = make("svg:svg", { viewBox: `0 0 ${width} ${height}`, ...label });
+  const svg = make("svg:svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": panel.title });
   const path = (d, kind, more) => svg.append(make("svg:path", { d, class: kind, ...more }));
   const write = (text, at) => svg.append(make("svg:text", at, text));
   path(`M${left} ${MARGIN.top}V${bottom}H${right}`, "axis");

@@ -1,8 +1,6 @@
 // What the ScaleExplorer computes in the page, which is all of it: every channel's scale error at any eps.
 
 const LAST = 65535; // a 16-bit number of a variance is logarithmic from 1 to here; 0 is variance 0
-const short = (n) =>
-  n === 0 || (n >= 0.01 && n < 1000) ? `${+n.toPrecision(3)}` : n.toExponential(2).replace(/\.?0+e\+?/, "e");
 const grouped = (number) => number.toLocaleString("en");
 const error = (v, trained, eps) => (eps === trained ? 0 : 100 * (Math.sqrt((v + trained) / (v + eps)) - 1));
 
@@ -14,12 +12,12 @@ function decoded([, , low, high, text], at) {
 
 export const has = ({ eps }) => eps >= 0 && eps <= 1;
 
-export function frame({ eps }, { layers, limits }) {
+export function frame({ eps }, { layers, limits }, { short }) {
   channels ??= layers.flatMap(decoded);
   const all = channels.map((one) => ({ ...one, e: error(one.v, layers[one.at][1], eps) }));
   const beyond = limits.map(([limit]) => all.filter(({ e }) => Math.abs(e) > limit));
   const own = layers.map((layer) => layer[1]);
-  const trained = [...new Set([Math.min(...own), Math.max(...own)])].map(short).join(" to ");
+  const trained = [...new Set([Math.min(...own), Math.max(...own)])].map((one) => short(one)).join(" to ");
   const some = { all, beyond, headline: `${grouped(beyond[1].length)} channels` };
   const ways = [all.some(({ e }) => e > 0) && "too much", all.some(({ e }) => e < 0) && "too little"].filter(Boolean);
   const of = `of ${grouped(all.length)} are scaled`;
@@ -29,7 +27,7 @@ export function frame({ eps }, { layers, limits }) {
   return { ...some, sentence: `${of} over 10 % ${how}: eps ${short(eps)}, trained with ${trained}.` };
 }
 
-export function panels({ all, beyond }, { eps, layer }, { layers, limits, axes: { x, y }, of }) {
+export function panels({ all, beyond }, { eps, layer }, { layers, limits, axes: { x, y }, of }, local, { short }) {
   const chosen = layers.findIndex(([name]) => name === layer);
   const trained = layers[Math.max(chosen, 0)][1];
   const inside = (some) => some.filter(({ at }) => at === chosen);
@@ -56,7 +54,6 @@ export function panels({ all, beyond }, { eps, layer }, { layers, limits, axes: 
     },
     pick: (i) => ({ layer: layers[some[i].at][0] }),
   });
-  const key = (kind, text) => ({ kind, text });
   const lines = [
     ...limits.map(([limit]) => ({ kind: "thin", x: [x.low, x.high], y: [limit, limit] })),
     hill("filled", all),
@@ -65,8 +62,8 @@ export function panels({ all, beyond }, { eps, layer }, { layers, limits, axes: 
     { kind: "dashed", x: [trained, trained], y: [y.low, y.high] },
     { kind: "ink", x: xs, y: curve },
   ];
-  const keys = [key("filled", "all channels"), key("ink", `at eps ${short(eps)}`)];
-  keys.push(key("dashed", `variance ${short(trained)}`), ...(chosen < 0 ? [] : [key("warm", layer)]));
+  const keys = { filled: "all channels", ink: `at eps ${short(eps)}`, dashed: `variance ${short(trained)}` };
+  if (chosen >= 0) keys.warm = layer;
   const note = "Point at a channel; a click picks its layer.";
   const both = [dots("many", all), dots("chosen", inside(all))];
   const plot = { kind: "plot", title: of, note, x, y, dots: both, lines, keys };

@@ -20,7 +20,6 @@ class Cost(NamedTuple):
     The ratio is resolved if it differs from 1 by more than its spread.
     """
 
-    way: str
     ms: float
     ratio: float
     spread: float
@@ -63,8 +62,8 @@ def cost(device: str, subject: str, batch: int, dtype: str, step: str, way: str)
     unknown device, and for what was not measured.
     """
     wanted = {"level": subject, "batch": batch, "dtype": dtype, "pass": step, "way": way}
-    for row in _sections(device)["norms"]:
-        if row["cudnn"] is not False and "ms" in row and wanted.items() <= row.items():
+    for row in _rows(device, "norms", wanted):
+        if row["cudnn"] is not False and "ms" in row:
             return Cost(*(row[name] for name in Cost._fields))
     said = f"{subject}, batch {batch}, {dtype}, {step}, {way}"
     raise ValueError(f"{said} was not measured on {device}.")
@@ -76,7 +75,7 @@ def nms_ms(device: str, candidates: int, classes: int) -> dict[str, float]:
     The IoU is 0.5. Raises ValueError for an unknown device, and for what was not measured.
     """
     wanted = {"what": "classes", "candidates": candidates, "classes": classes}
-    rows = [row for row in _sections(device)["nms"] if wanted.items() <= row.items()]
+    rows = _rows(device, "nms", wanted)
     if not rows:
         raise ValueError(f"{candidates} candidates of {classes} classes were not measured.")
     return {row["way"]: row["ms"] for row in rows}
@@ -98,8 +97,7 @@ def nms_shares(device: str) -> list[dict[str, Any]]:
 
     A row has "share", the "ms" of the pass, and "candidates", of the RPN and of the box head.
     """
-    rows = [row for row in _sections(device)["nms"] if row["what"] == "share"]
-    return [row for row in rows if "resnet50" in row["model"]]
+    return [row for row in _rows(device, "nms", {"what": "share"}) if "resnet50" in row["model"]]
 
 
 def part_shares(device: str) -> dict[str, tuple[float, float]]:
@@ -107,11 +105,11 @@ def part_shares(device: str) -> dict[str, tuple[float, float]]:
 
     The second is what a timer on the CPU says that does not wait for the GPU.
     """
-    rows = [row for row in _sections(device)["nms"] if row["what"] == "parts"]
+    rows = _rows(device, "nms", {"what": "parts"})
     return {row["part"]: (row["share"], row["unwaited"]) for row in rows}
 
 
-def _sections(device: str) -> Mapping[str, Any]:
+def _rows(device: str, section: str, wanted: dict[str, Any]) -> list[dict[str, Any]]:
     if device not in devices():
         raise ValueError(f"No device {device!r} here: choose one of {', '.join(devices())}.")
-    return devices()[device]
+    return [row for row in devices()[device][section] if wanted.items() <= row.items()]

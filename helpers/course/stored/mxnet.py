@@ -1,7 +1,7 @@
 """Reference numbers recorded from the real MXNet, as tensors; data/golden/README.md says how."""
 
 import json
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,8 +11,7 @@ from helpers import DATA
 STATISTICS = ("running_mean", "running_var")
 
 
-@dataclass(frozen=True, eq=False)
-class Case:
+class Case(NamedTuple):
     """What MXNet 1.9.1's BatchNorm did to one batch in a training step, in float32.
 
     `settings` have MXNet's names. Given are the input `x` (2,3,2,2), and the layer's four vectors
@@ -33,12 +32,12 @@ def mxnet_cases() -> dict[str, Case]:
     recorded = _read("mxnet_batchnorm.json")
     return {
         name: Case(
-            settings={key: value for key, value in case["kwargs"].items() if key != "axis"},
-            x=torch.tensor(recorded["x"]),
-            before=_tensors(recorded["params"]),
-            y=torch.tensor(case["train_y"]),
-            after_forward=_tensors(case["train_state_after_forward_only"]),
-            after_backward=_tensors(case["train_state_after_backward"]),
+            {key: value for key, value in case["kwargs"].items() if key != "axis"},
+            torch.tensor(recorded["x"]),
+            _tensors(recorded["params"]),
+            torch.tensor(case["train_y"]),
+            _tensors(case["train_state_after_forward_only"]),
+            _tensors(case["train_state_after_backward"]),
         )
         for name, case in recorded["cases"].items()
     }

@@ -5,8 +5,7 @@ of them says so.
 """
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,8 +17,7 @@ NETWORKS = ("resnet50", "coco", "mobilenet_v3")
 OFF = ("effect", "rounding", "rounding_detector")
 
 
-@dataclass(frozen=True, eq=False)
-class RealWeights:
+class RealWeights(NamedTuple):
     """What was measured of one network.
 
     `about`: its checkpoint's url, sha256 and bytes, the layers "trained" and of the "detector",
@@ -40,10 +38,8 @@ class RealWeights:
         points = dict.fromkeys(row["point"] for row in self.effects)
         for point in points:
             rows = [[row[of] for of in OFF] for row in self.effects if row["point"] == point]
-            effect, *rounding = (
-                np.array(rows, float).max(0).tolist()
-            )  # None is NaN, and max keeps it
-            points[point] = effect, float(np.max(rounding))
+            effect, *rounding = np.array(rows, float).max(0)  # None is NaN, and max keeps it
+            points[point] = effect.item(), np.max(rounding).item()
         return points
 
 

@@ -9,7 +9,6 @@ TABLES = ("runs", "extra")
 RATE = 0.01  # the learning rate of all runs but a few in extra.csv
 
 Rows = list[dict[str, str | int | float]]
-BySeed = dict[int, float]
 
 
 def load_runs(table: str, **wanted) -> Rows:
@@ -31,12 +30,12 @@ def load_runs(table: str, **wanted) -> Rows:
     return [row for row in rows if wanted.items() <= row.items()]
 
 
-def by_seed(rows: Rows, column: str = "recall", **wanted) -> BySeed:
+def by_seed(rows: Rows, column: str = "recall", **wanted) -> dict[int, float]:
     """Return seed → value of `column`, for the rows with the `wanted` values in other columns.
 
     Raises ValueError if there is no such row, or if a seed has several.
     """
-    values: BySeed = {}
+    values = {}
     for row in rows:
         if wanted.items() <= row.items():
             if row["seed"] in values:
