@@ -108,7 +108,7 @@ def test_controls_are_traits_that_ipywidgets_links(toy):
     ipywidgets.link((slider, "value"), (toy, "number"))
     toy.observe(lambda change: seen.append(change["new"]), "number")
     slider.value = 3
-    assert toy.number == 3 and seen == [3] and toy.frame["sentence"] == "3, 0.00."
+    assert toy.number == 3 and seen == [3] and toy.draw(toy.state)["sentence"] == "3, 0.00."
     assert ipywidgets.jslink((slider, "value"), (toy, "number")).source == (slider, "value")
     assert ipywidgets.HBox([toy, slider]).children == (toy, slider)
 

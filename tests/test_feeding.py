@@ -49,11 +49,11 @@ def test_the_presets_feed_what_the_accidents_make_of_held_out_scenes(feeding):
         assert torch.equal(view.fed, wanted) and view.fed.dtype == torch.float32, name
         assert view.emitted == span(convert(image, PLAIN, emits))
         right = seen(feeding, FIRST, emits, emits)
-        assert all(row.relative <= ROUNDING for row in right.rows.values())
+        assert all(off <= ROUNDING for off in right.off.values())
     for brightness in (0.5, 2.0):  # of the picture: with the right format, nothing is off
         view = seen(feeding, FIRST, brightness=brightness)
         assert torch.equal(view.fed, (image * brightness).clamp(max=1))
-        assert all(row.relative == 0 for row in view.rows.values()) and view.found == view.right
+        assert not any(view.off.values()) and view.found == view.right
 
 
 def test_ranges_and_rows_are_those_of_the_stages_one_after_the_other(feeding, model):
@@ -72,9 +72,9 @@ def test_ranges_and_rows_are_those_of_the_stages_one_after_the_other(feeding, mo
             for stage, part in stages(model).items():
                 now, right = part(now), part(right)
                 wanted[stage] = Row.of(right, now).relative
-        assert list(view.rows) == list(STAGES)
+        assert list(view.off) == list(STAGES)
         for stage, relative in wanted.items():
-            assert view.rows[stage].relative == pytest.approx(relative, rel=1e-4)
+            assert view.off[stage] == pytest.approx(relative, rel=1e-4)
 
 
 def test_the_boxes_are_the_detectors_and_matched_as_by_evaluate(feeding, model):
@@ -90,13 +90,13 @@ def test_the_boxes_are_the_detectors_and_matched_as_by_evaluate(feeding, model):
             assert box["text"].endswith(f": {CLASSES[label]} {100 * score:.0f} %")
         kinds = [box["kind"] for box in found.boxes]
         if target is None:
-            assert found.objects is None and "(a photo has no truth)" in found.words()
+            assert "(a photo has no truth)" in found.words
             assert set(kinds) <= {"other"}
         else:
             scores = evaluate(model, [(image * 0.5, target)])
             objects = len(target["labels"])
             hits, false = round(scores.recall * objects), round(scores.false_positives)
-            assert found.words() == f"{hits} of {objects} objects found, {false} false"
+            assert found.words == f"{hits} of {objects} objects found, {false} false"
             assert [kinds.count(k) for k in ("right", "wrong", "truth")] == [
                 hits,
                 false,
@@ -130,7 +130,7 @@ def test_a_view_costs_one_forward_pass_and_leaves_the_model_as_it_was(model, mon
 def test_what_cannot_be_shown_is_refused_in_one_sentence(feeding):
     coco = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None).eval()
     for given, error, sentence in (
-        (nn.Linear(2, 2), TypeError, "Give the scene detector, a FasterRCNN, not Linear"),
+        (nn.Linear(2, 2), TypeError, "Give a FasterRCNN with an FPN, not Linear"),
         (detector(), ValueError, r"in train mode: call \.eval\(\) first"),
         (coco, ValueError, "has 91 classes: the scenes have 4"),
     ):

@@ -42,8 +42,12 @@ def test_a_view_is_what_the_models_give(levels):
             by, of = (now.proposed_by == number).sum(), (now.pooled_from == number).sum()
             assert view.counts(number) == (by, of)
         assert (view.image - SCENE).abs().max() < 1e-6
-        assert view.changed == changes([base], [now])
-        assert len(view.lost) == view.changed.lost
+        changed = changes([base], [now])
+        assert len(view.lost) == changed.lost
+        if kind != BATCHNORM:
+            words = view.words("P3")["sentence"]
+            assert f"{changed.moved} of {changed.proposals} proposals move" in words
+            assert f"boxes lost: {changed.lost} of {changed.boxes}" in words
     assert off["P3", BATCHNORM] == 0 and off["P3", module.FROZEN] <= ROUNDING
     assert ROUNDING < off["P3", EPS_0] < 1e-3 and off["P3", BATCH] > 0.1
 

@@ -130,7 +130,10 @@ def test_all_stages_lead_and_follow_and_a_mixture_is_not_propagated():
     explorer.kinds_b = [RUNNING, *[BATCH] * 4]
     assert explorer.kind_b == BATCH
     explorer.kinds_b = [RUNNING] * 5
-    assert explorer.kind_b == RUNNING and "nothing can differ" in explorer.frame["sentence"]
+    assert (
+        explorer.kind_b == RUNNING
+        and "nothing can differ" in explorer.draw(explorer.state)["sentence"]
+    )
     with pytest.raises(ValueError, match="No network 'VGG' here: choose one of Lite0"):
         NormExplorer({"VGG": None})
 

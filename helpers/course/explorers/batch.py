@@ -42,12 +42,10 @@ class BatchExplorer(Explorer):
             raise ValueError(f"These statistics are of {count} images, not of {len(images)}.")
         self._orders = orders(count)
         shipped = {stage: most_and_least(one) for stage, one in found.items()}
-        self.set_trait("stage", first)
-        self.set_trait("channel", found[first].most_between())
-        one = found[first].channel(self.channel)
-        self.set_trait("batch", one.typical(self._orders[:, : min(8, count)]))
+        self.stage, self.channel = first, found[first].most_between()
+        self.batch = found[first].channel(self.channel).typical(self._orders[:, : min(8, count)])
         sizes = [*(size for size in PRESETS if size < count), count]
-        presets = {_images(size): {"size": size} for size in sizes}
+        presets = {f"{size} image{'s' * (size > 1)}": {"size": size} for size in sizes}
         controls = {
             "size": Control("images per batch", tuple(range(1, count + 1)), "range"),
             "batch": Control("which batch", tuple(range(len(self._orders))), "range"),
@@ -67,9 +65,7 @@ class BatchExplorer(Explorer):
         }
         super().__init__(presets, controls, data)
         starts = {stage: next(iter(numbers), 0) for stage, numbers in shipped.items()}
-        self.observe(
-            lambda change: self.set_trait("channel", starts.get(change["new"], 0)), "stage"
-        )
+        self.observe(lambda _: self.set_trait("channel", starts.get(self.stage, 0)), "stage")
 
     def draw(self, state: dict[str, Any]) -> dict[str, Any]:
         """Say what running_var goes to, and hand over the channel. ValueError if it has nothing."""
@@ -101,18 +97,17 @@ class BatchExplorer(Explorer):
             whole = within + between
             text = f"{whole:.0f} % = {within:.0f} within + {between:.0f} between"
             rows.append({"label": label, "first": within / 125, "share": whole / 125, "text": text})
-        rows.append(
-            {"label": "stored", "share": 0, "floor": stored / 125, "text": f"{stored:.0f} %"}
-        )
-        title = "variance: blue within the images, orange between them"
+        floor = {"share": 0, "floor": stored / 125}
+        rows.append({"label": "stored", **floor, "text": f"{stored:.0f} %"})
         x = np.linspace(*one.edges[0, [0, -1]], len(self._shares(one)[0]))
         shares = self._shares(one)[self._orders[state["batch"], :size]]
         lines = [{"kind": "filled", "x": [x[0], *x, x[-1]], "y": [0, *shares.mean(0), 0]}]
         lines += [{"kind": "thin", "x": x, "y": share} for share in shares]
-        title_of_batch = f"{one.layer}, channel {state['channel']}: a batch of {size}"
+        title = f"{one.layer}, channel {state['channel']}: a batch of {size}"
         axes = {"x": {"label": "input of the layer", "low": x[0], "high": x[-1]}}
         axes["y"] = {"label": "share of pixels", "low": 0, "high": float(shares.max())}
-        plot = {"kind": "plot", "title": title_of_batch, **axes, "lines": lines}
+        plot = {"kind": "plot", "title": title, **axes, "lines": lines}
+        title = "variance: blue within the images, orange between them"
         return [{"kind": "bars", "title": title, "rows": rows}, plot]
 
     def _shares(self, one: Statistics) -> np.ndarray:
@@ -173,10 +168,6 @@ def parts(one: Statistics, size: int) -> tuple[float, float, float]:
     within = one.unbiased(size) * one.within
     values = within, one.expected_running_var(size) - within, one.running_var
     return tuple(100 * (value / pool).item() for value in values)
-
-
-def _images(count: int) -> str:
-    return f"{count} image{'s' * (count > 1)}"
 
 
 def _rounded(values: np.ndarray) -> list[float]:

@@ -6,8 +6,9 @@ is saved, or asks for it.
 
 import base64
 import io
+import json
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from math import log10
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ HERE = Path(__file__).parent
 TOP, MISSING = 254, 255  # of a map's 8-bit numbers: the end of its range; what is not finite
 YOURS = "your picture"
 STANDS_IN = "{}: a live view. It moves in JupyterLab, once the notebook is trusted."
+LONG = 60  # characters of JSON from which on what is repeated is saved once
+WHOLE = {"header", "pick", "box"}  # the keys by which one knows a table, a card, a box
 
 
 class Control(NamedTuple):
@@ -76,29 +79,36 @@ class Explorer(anywidget.AnyWidget):
         self._yours: Tensor | None = None
         traits = list(dict.fromkeys([*(n for n in controls if self.has_trait(n)), *view]))
         defaults = {name: getattr(self, name) for name in traits}
-        states = {name: defaults | changes for name, changes in presets.items()}
-        # With a reader's own weights a preset may have nothing finite: the page asks, and is told.
-        frames = {name: self._draw_or_say(state) for name, state in states.items()}
-        self.text = "\n".join(f"{name}: {said(frame)}" for name, frame in frames.items())
-        self._first = next(iter(states.items())), next(iter(frames.values()))
-        if isinstance(why := self._first[1], str):
-            raise ValueError(why)
-        for name, value in next(iter(states.values())).items():
+        drawn, stored, lines = [], [], []
+        for name, changes in presets.items():
+            state = defaults | changes
+            try:
+                frame = self.draw(state)
+                kept = self.stored(state, frame)
+            except ValueError as error:  # with a reader's own weights nothing may be finite
+                if not drawn:
+                    raise
+                frame, kept = {"sentence": str(error)}, None  # the page asks, and is told
+            drawn.append((state, frame))
+            stored.append({"name": name, "state": state, "frame": kept})
+            words = filter(None, [frame.get("headline"), frame["sentence"]])
+            lines.append(f"{name}: {' '.join(words)}")
+        self.text = "\n".join(lines)
+        self._first = drawn[0]
+        for name, value in self._first[0].items():
             setattr(self, name, value)
         with self.hold_sync():
             files = (HERE / name for name in self.modules)
             self.page = "\n".join(file.read_text(encoding="utf-8") for file in files)
-            self.data = dict(data or {})
-            self.presets = [
-                {"name": name, "state": states[name]}
-                | {"frame": None if isinstance(frame, str) else self.stored(states[name], frame)}
-                for name, frame in frames.items()
-            ]
+            self.data, self.presets = dict(data or {}), stored
             self.spec = {
                 "name": type(self).__name__,
                 "modules": list(self.modules),
                 "traits": traits,
-                "controls": [_described(name, one) for name, one in controls.items()],
+                "controls": [
+                    {"trait": trait} | {k: v for k, v in one._asdict().items() if v is not None}
+                    for trait, one in controls.items()
+                ],
                 "palettes": {
                     "activation": _palette(activation_map()),
                     "difference": _palette(difference_map()),
@@ -111,12 +121,6 @@ class Explorer(anywidget.AnyWidget):
     def draw(self, state: dict[str, Any]) -> dict[str, Any]:
         """The frame of a state. ValueError, in one sentence for the reader, if it has none."""
         raise NotImplementedError
-
-    def _draw_or_say(self, state: dict[str, Any]) -> dict[str, Any] | str:
-        try:
-            return self.draw(state)
-        except ValueError as error:
-            return str(error)
 
     def stored(self, state: dict[str, Any], frame: dict[str, Any]) -> dict[str, Any] | None:
         """What is saved of a preset's frame: None where `data` has it, or the page computes it."""
@@ -131,12 +135,6 @@ class Explorer(anywidget.AnyWidget):
         """The traits that say what is shown."""
         return {name: getattr(self, name) for name in self.spec["traits"]}
 
-    @property
-    def frame(self) -> dict[str, Any]:
-        """What is shown. ValueError if nothing can be."""
-        with self._drawing:
-            return self.draw(self.state)
-
     def _answer(self, _, question: dict[str, Any], buffers: list) -> None:
         if question.get("hello"):
             return self.send({"ready": True})
@@ -144,7 +142,10 @@ class Explorer(anywidget.AnyWidget):
         try:
             with self._drawing:
                 if question.get("pixels"):
-                    self._yours = _picture(buffers[0])
+                    rgba = torch.frombuffer(bytearray(buffers[0]), dtype=torch.uint8)
+                    side = round((len(rgba) / 4) ** 0.5)
+                    rgb = rgba.view(side, side, 4)[..., :3]
+                    self._yours = rgb.permute(2, 0, 1).float() / 255
                 state = {name: question["state"][name] for name in self.spec["traits"]}
                 answer["frame"] = self.draw(state)
         except ValueError as error:
@@ -160,8 +161,7 @@ class Explorer(anywidget.AnyWidget):
         return self._yours
 
     def _ipython_display_(self) -> None:
-        (name, state), frame = self._first
-        picture = still(self.panels(state, frame), f"{name}: {said(frame)}")
+        picture = still(self.panels(*self._first), self.text.partition("\n")[0])
         data = {"image/png": base64.b64encode(picture).decode(), "text/plain": self.text}
         display(data, metadata={"image/png": {"alt": self.text}}, raw=True)
         data, metadata = self._repr_mimebundle_()
@@ -169,11 +169,25 @@ class Explorer(anywidget.AnyWidget):
         display({**data, "text/plain": stands_in}, metadata=metadata, raw=True)
 
 
-def said(frame: Mapping[str, Any] | str) -> str:
-    """The sentence of a frame, after its headline; or the one that stands for it."""
-    if isinstance(frame, str):
-        return frame
-    return " ".join(filter(None, [frame.get("headline"), frame["sentence"]]))
+def saved(draw: Callable, states: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Draw the frames of `states` as an explorer's `data`: pairs of a state and its frame, as JSON.
+
+    What is long and may be repeated, such as a picture, stands once in `pool`: {"$": its index}.
+    """
+    pool: dict[str, int] = {}
+
+    def shared(part: Any) -> Any:
+        whole = isinstance(part, str) or (isinstance(part, Mapping) and WHOLE & part.keys())
+        text = json.dumps(part, ensure_ascii=False, separators=(",", ":"))
+        if whole and len(text) > LONG:
+            return {"$": pool.setdefault(text, len(pool))}
+        if isinstance(part, Mapping):
+            return {name: shared(value) for name, value in part.items()}
+        return [shared(each) for each in part] if isinstance(part, list) else part
+
+    frames = [[state, shared(draw(state))] for state in states]
+    frames = json.dumps(frames, ensure_ascii=False, separators=(",", ":"))
+    return {"frames": frames, "pool": f"[{','.join(pool)}]"}
 
 
 def check(**given: tuple[object, Collection]) -> None:
@@ -207,18 +221,7 @@ def png(image: Tensor, colors: int = 256) -> str:
     return base64.b64encode(out.getvalue()).decode()
 
 
-def _described(trait: str, control: Control) -> dict[str, Any]:
-    given = {name: value for name, value in control._asdict().items() if value is not None}
-    return {"trait": trait, **given}
-
-
 def _palette(colormap) -> str:
     colors = colormap(np.linspace(0, 1, TOP + 1))[:, :3]
     table = np.concatenate([np.rint(255 * colors), [[128, 128, 128]]]).astype(np.uint8)
     return base64.b64encode(table.tobytes()).decode()
-
-
-def _picture(pixels: memoryview) -> Tensor:
-    side = round((len(pixels) / 4) ** 0.5)
-    rgba = torch.frombuffer(bytearray(pixels), dtype=torch.uint8).view(side, side, 4)
-    return rgba[..., :3].permute(2, 0, 1).float() / 255

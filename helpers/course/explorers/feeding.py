@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
 from helpers.compare import ROUNDING, Row
 from helpers.course.explorers.explorer import log_share
+from helpers.faster_rcnn import SURE, check_input
 from helpers.inputs import photos
 from helpers.inputs.pixels import PLAIN, convert
 from helpers.inputs.scenes import CLASSES, SIZE, scenes
@@ -20,73 +20,61 @@ from helpers.stages import STAGES, body, stages
 from helpers.text import short
 
 SCENES, SEED = 8, 1  # of the seed that is held out in training
-SCORE = IOU = 0.5  # from which on a box is shown, and takes an object
 ENTERING, LEAVING = "into conv1", "out of conv1"
 MOST_BOXES = 12  # drawn
 KEPT = 16  # pictures of which the right maps are kept, about 1 MB each
+Target = Mapping[str, Tensor] | None  # a scene's objects; a photo has no truth
 
 
 class Found(NamedTuple):
-    """What is detected: how many objects are found, how many boxes are false; None for a photo.
+    """What is detected, drawn and in words: how many objects are found, how many boxes are false.
 
     `boxes`: the best boxes and the objects that none finds, as an explorer's image panel has them.
     """
 
     boxes: list[dict[str, Any]]
-    count: int
-    objects: int | None
-    found: int
-
-    def words(self) -> str:
-        """Both counts in words."""
-        if self.objects is None:
-            return f"{self.count} box{'es' * (self.count != 1)} (a photo has no truth)"
-        return f"{self.found} of {self.objects} objects found, {self.count - self.found} false"
+    words: str
 
 
-@dataclass(frozen=True, eq=False)
-class View:
+class View(NamedTuple):
     """What becomes of a picture, now and with a loader that emits what the network expects.
 
     `image`, `fed` (3,H,W): the picture, and what the network takes it for, both in 0–1 if all is
     right. `emitted`: the values that the loader emits. `spans`: ENTERING and LEAVING → the values
-    now, and the right ones. `rows`: how far each stage's map is off, relative to the right one.
+    now, and the right ones. `off`: by how much each stage's map is off, relative to the right one.
     """
 
     image: Tensor
     fed: Tensor
     emitted: str
     spans: dict[str, tuple[str, str]]
-    rows: dict[str, Row]
+    off: dict[str, float]
     found: Found
     right: Found
+
+
+def check_detector(model: FasterRCNN) -> None:
+    """TypeError or ValueError for a model that is no scene detector in eval mode."""
+    check_input(model, torch.zeros(3, 1, 1))
+    classes = model.roi_heads.box_predictor.cls_score.out_features
+    if classes != len(CLASSES):
+        raise ValueError(f"The detector has {classes} classes: the scenes have {len(CLASSES)}.")
 
 
 class Feeding:
     """The scene detector, and what it does with pictures that are fed rightly and wrongly.
 
-    `model`: a FasterRCNN like networks.detector.detector(), in eval mode; it is left as it is.
-    TypeError for another kind of model; ValueError in train mode and for other classes.
+    `model`: networks.detector.detector() in eval mode, which is left as it is. TypeError and
+    ValueError as in check_detector.
     """
 
     def __init__(self, model: FasterRCNN):
-        if not isinstance(model, FasterRCNN):
-            raise TypeError(f"Give the scene detector, a FasterRCNN, not {type(model).__name__}.")
-        if model.training:
-            raise ValueError("The detector is in train mode: call .eval() first.")
-        classes = model.roi_heads.box_predictor.cls_score.out_features
-        if classes != len(CLASSES):
-            raise ValueError(f"The detector has {classes} classes: the scenes have {len(CLASSES)}.")
+        check_detector(model)
         self._model = model
         self._right = lru_cache(KEPT)(self._fed_rightly)  # a tensor is the same only as itself
 
     def view(
-        self,
-        image: Tensor,
-        target: Mapping[str, Tensor] | None,
-        brightness: float,
-        emits: str,
-        expects: str,
+        self, image: Tensor, target: Target, brightness: float, emits: str, expects: str
     ) -> View:
         """One forward pass for an image (3,H,W), and a second one before it has been fed rightly.
 
@@ -96,7 +84,7 @@ class Feeding:
         image, right, detected = self._right(image, brightness)
         emitted = convert(image, PLAIN, emits)
         fed = convert(emitted, expects, PLAIN)
-        rows, spans = {}, {}
+        off, spans = {}, {}
 
         def measure(point, now):
             if not now.sum().isfinite():
@@ -105,12 +93,12 @@ class Feeding:
                     "maps that are not finite: choose another format, or another detector."
                 )
             if point in STAGES:
-                rows[point] = Row.of(right[point], now)
+                off[point] = Row.of(right[point], now).relative
             else:
                 spans[point] = span(now), span(right[point])
 
         found = _found(_run(self._model, fed, measure), target)
-        return View(image, fed, span(emitted), spans, rows, found, _found(detected, target))
+        return View(image, fed, span(emitted), spans, off, found, _found(detected, target))
 
     def _fed_rightly(self, image: Tensor, brightness: float):
         image, maps = (image * brightness).clamp(max=1), {}
@@ -147,34 +135,32 @@ def share(relative: float) -> float:
 
 
 @torch.inference_mode()
-def _run(
-    model: FasterRCNN, image: Tensor, visit: Callable[[str, Tensor], None]
-) -> dict[str, Tensor]:
-    """The detections, after a visit of ENTERING, LEAVING and each stage's map, (1,C,H,W).
+def _run(model: FasterRCNN, image: Tensor, visit: Callable) -> dict[str, Tensor]:
+    """The detections, after a visit(point, x) of ENTERING, LEAVING and each stage's map, (1,C,H,W).
 
     What is visited lasts only for the visit: layers that work in place overwrite it.
     """
+    first = body(model).conv1
+    last = {list(part.children())[-1]: stage for stage, part in stages(model).items()}
+
+    def hook(module, given, out):
+        if module is first:
+            visit(ENTERING, *given)
+        visit(last.get(module, LEAVING), out)
 
     with ExitStack() as stack:
-
-        def after(module: nn.Module, hook: Callable) -> None:
+        for module in (first, *last):
             stack.callback(module.register_forward_hook(hook).remove)
-
-        first = body(model).conv1
-        after(first, lambda _, given, out: visit(ENTERING, given[0]) or visit(LEAVING, out))
-        for stage, part in stages(model).items():
-            last = list(part.children())[-1]
-            after(last, lambda _, given, out, stage=stage: visit(stage, out))
         [result] = model([image])
     return result
 
 
-def _found(result: dict[str, Tensor], target: Mapping[str, Tensor] | None) -> Found:
+def _found(result: dict[str, Tensor], target: Target) -> Found:
     """The sure detections, the best first; who takes which object is that of `evaluate`."""
     order = result["scores"].argsort(descending=True, stable=True)
-    order = order[result["scores"][order] >= SCORE]
+    order = order[result["scores"][order] >= SURE]
     kept = {name: values[order] for name, values in result.items()}
-    taken = {} if target is None else matches(kept, target, IOU)
+    taken = {} if target is None else matches(kept, target)
     boxes = []
 
     def add(kind: str, word: str, xyxy: list[float], label: int, score: str = "") -> None:
@@ -185,11 +171,12 @@ def _found(result: dict[str, Tensor], target: Mapping[str, Tensor] | None) -> Fo
     for i, (xyxy, label, score) in enumerate(zip(*values, strict=True)):
         kind = ("other", "box") if target is None else ("wrong", "false")
         add(*("right", "found") if i in taken else kind, xyxy, label, f" {100 * score:.0f} %")
+    count = len(order)
     if target is None:
-        return Found(boxes, len(order), None, 0)
-    for i, (xyxy, label) in enumerate(
-        zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True)
-    ):
+        return Found(boxes, f"{count} box{'es' * (count != 1)} (a photo has no truth)")
+    objects = list(zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True))
+    for i, one in enumerate(objects):
         if i not in taken.values():
-            add("truth", "missed", xyxy, label)
-    return Found(boxes, len(order), len(target["labels"]), len(taken))
+            add("truth", "missed", *one)
+    words = f"{len(taken)} of {len(objects)} objects found, {count - len(taken)} false"
+    return Found(boxes, words)

@@ -10,8 +10,9 @@ from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
 from helpers.compare import Row
-from helpers.course.explorers.feeding import bound
-from helpers.faster_rcnn import CLOSE, SURE, Changes, Walk, changes, check_input, walk
+from helpers.course.explorers.feeding import bound, check_detector
+from helpers.faster_rcnn import CLOSE, SURE, Walk, changes, check_input, walk
+from helpers.inputs.pixels import PLAIN, PixelFormat, convert
 from helpers.inputs.scenes import CLASSES
 from helpers.networks.detector import matches
 from helpers.norms import replace_norms
@@ -49,7 +50,7 @@ class View:
 
     `image` (3,h,w) in 0–1: resized as the detector has it, not padded. `off`: level → by how much
     its map is off from BatchNorm's. `boxes`: the sure ones; `lost`: those of BatchNorm that are
-    not among them. `changed`: from BatchNorm's proposals and boxes.
+    not among them.
     """
 
     kind: str
@@ -59,7 +60,6 @@ class View:
     off: dict[str, float]
     boxes: list[SureBox]
     lost: list[SureBox]
-    changed: Changes
 
     def counts(self, number: int) -> tuple[int, int]:
         """How many proposals stand on a level's anchors, and how many are pooled from it."""
@@ -68,18 +68,17 @@ class View:
 
     def words(self, level: str, box: SureBox | None = None) -> dict[str, str]:
         """A headline and a sentence on a level, or on where a box comes from."""
-        body, changed = f"The body: {self.kind}.", self.changed
+        body = f"The body: {self.kind}."
         if box:
             trace = f"Proposed by P{box.proposed_by}, pooled from P{box.pooled_from}."
             return {"headline": f"{box.name}:", "sentence": f"{trace} {body}"}
         if self.kind == BATCHNORM:
-            (by, of), (channels, rows, columns) = (
-                self.counts(int(level[1])),
-                self.now.maps[level].shape[1:],
-            )
+            by, of = self.counts(int(level[1]))
+            channels, rows, columns = self.now.maps[level].shape[1:]
             words = f"Of {len(self.now.proposals)} proposals, {by} stand on P{level[1]}'s anchors"
             headline = f"{level}: {channels} maps of {rows} × {columns}."
             return {"headline": headline, "sentence": f"{words}, {of} are pooled from it. {body}"}
+        changed = changes([self.base], [self.now])
         words = f"{changed.moved} of {changed.proposals} proposals move"
         lost = f"boxes lost: {changed.lost} of {changed.boxes}"
         return {
@@ -91,22 +90,19 @@ class View:
 class Levels:
     """The scene detector, and what its pyramid makes of a picture.
 
-    `model`: a FasterRCNN with an FPN of five levels and the scenes' classes, in eval mode; it is
-    left as it is. All is computed in float64, so that rounding hides no effect of eps. TypeError
-    and ValueError as in helpers.faster_rcnn.walk; ValueError for other classes or levels.
+    `model`: networks.detector.detector() in eval mode, which is left as it is. All is computed in
+    float64, so that rounding hides no effect of eps. TypeError and ValueError as in check_detector.
     """
 
     def __init__(self, model: FasterRCNN):
-        check_input(model, torch.zeros(3, 1, 1))
-        classes = model.roi_heads.box_predictor.cls_score.out_features
-        if classes != len(CLASSES):
-            raise ValueError(f"The detector has {classes} classes: the scenes have {len(CLASSES)}.")
+        check_detector(model)
         exact = copy.deepcopy(model).double()
         self._models = {
             name: replace_norms(exact, kind, share_weights=True).eval()
             for name, kind in BODY_KINDS.items()
         }
-        self._walk = lru_cache(KEPT)(self._walked)  # an image is the same only as itself
+        # An image is the same only as itself.
+        self._walk = lru_cache(KEPT)(lambda image, kind: walk(self._models[kind], image.double()))
 
     def view(self, image: Tensor, kind: str) -> View:
         """One forward pass for a kind that is new to an image (3,H,W), RGB in 0–1.
@@ -118,25 +114,23 @@ class Levels:
         if tuple(now.maps) != LEVELS:
             raise ValueError(f"The detector has the levels {', '.join(now.maps)}, not C2 … P6.")
         transform = self._models[kind].transform
-        mean, std = (
-            torch.tensor(x)[:, None, None] for x in (transform.image_mean, transform.image_std)
-        )
+        taken = PixelFormat("RGB", 0, 1, tuple(transform.image_mean), tuple(transform.image_std))
         height, width = now.size
         boxes, wanted = (_sure(walked, image) for walked in (now, base))
-        same = matches(_tensors(boxes), _tensors(wanted), CLOSE).values()
+        sure = [
+            {name: x[walked.result["scores"] >= SURE] for name, x in walked.result.items()}
+            for walked in (now, base)
+        ]
+        same = matches(*sure, CLOSE).values()
         return View(
             kind=kind,
-            image=now.image[0, :, :height, :width] * std + mean,
+            image=convert(now.image[0, :, :height, :width], taken, PLAIN),
             base=base,
             now=now,
             off={level: Row.of(base.maps[level], now.maps[level]).relative for level in LEVELS},
             boxes=boxes,
             lost=[box for i, box in enumerate(wanted) if i not in same],
-            changed=changes([base], [now]),
         )
-
-    def _walked(self, image: Tensor, kind: str) -> Walk:
-        return walk(self._models[kind], image.double())
 
 
 def _sure(walked: Walk, image: Tensor) -> list[SureBox]:
@@ -147,11 +141,3 @@ def _sure(walked: Walk, image: Tensor) -> list[SureBox]:
     values = boxes, walked.result["labels"][kept], walked.result["scores"][kept]
     values += walked.proposals[source], walked.proposed_by[source], walked.pooled_from[source]
     return [SureBox(*one) for one in zip(*(each.tolist() for each in values), strict=True)]
-
-
-def _tensors(boxes: list[SureBox]) -> dict[str, Tensor]:
-    return {
-        "boxes": torch.tensor([box.xyxy for box in boxes]).view(-1, 4),
-        "labels": torch.tensor([box.label for box in boxes]),
-        "scores": torch.tensor([box.score for box in boxes]),
-    }

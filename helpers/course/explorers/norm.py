@@ -105,16 +105,20 @@ class NormExplorer(Explorer):
         sides = (state["kind_a"],) * len(STAGES), tuple(state["kinds_b"])
         x = network.normalize(image)
         a, b = (network.maps(key, x, kinds, state["eps"]) for kinds in sides)
+        stage, channel, channels = state["stage"], state["channel"], a[state["stage"]].shape[1]
+        if not MEAN <= channel < channels:
+            raise ValueError(f"{stage} has channels 0 to {channels - 1}, not {channel}.")
         rows = {stage: Row.of(a[stage], b[stage]) for stage in a}
         if not all(isfinite(row.max_abs) for row in rows.values()):
             for letter, kinds, maps in (("A", sides[0], a), ("B", sides[1], b)):
                 _refuse(letter, kinds, maps, network, state["eps"])
         found = causes(*sides, network.eps, state["eps"])
+        opened = None if channel == MEAN else _stage(a[stage], b[stage], rows[stage], channel)
         return {
             "sentence": sentence(rows, found, sides[0] == sides[1]),
-            "stages": [_stage(a[s][0].mean(0), b[s][0].mean(0), rows[s].relative) for s in rows],
+            "stages": [_stage(a[stage], b[stage], row) for stage, row in rows.items()],
             "channels": [_most(a[stage][0], b[stage][0]) for stage in rows],
-            "opened": _opened(state, a, b, rows),
+            "opened": opened,
             "photo": png(image[0, :, ::2, ::2], 64),
         }
 
@@ -131,8 +135,7 @@ class NormExplorer(Explorer):
         """The open stage's maps, and a bar per stage."""
         one = frame["stages"][STAGES.index(state["stage"])]
         values = _values(one["a"]) - _values(one["d"])
-        b = levels("B", values, *(one["a"][end] for end in ("low", "high")))
-        maps = [one["a"] | {"title": "A"}, b, one["d"] | {"title": "A − B"}]
+        maps = [one["a"], levels("B", values, one["a"]["low"], one["a"]["high"]), one["d"]]
         rows = [
             {"label": stage, "share": share(at["relative"]), "text": times(at["relative"])}
             for stage, at in zip(STAGES, frame["stages"], strict=True)
@@ -146,30 +149,29 @@ class NormExplorer(Explorer):
         """All that the page needs to mix three kinds over five stages, 363 maps, without Python."""
         network, image = self._network("Lite0"), photos.load("cat")
         x, eps = network.normalize(image), self.eps
-        trained = network.maps("cat", x, (RUNNING,) * len(STAGES), eps)
+        trained = (RUNNING,) * len(STAGES)
         data = {"stages": STAGES, "all": KINDS, "kinds": PAGE_KINDS}
         data |= {"network": "Lite0", "photo": "cat"}
         data |= {"eps": eps, "rounding": ROUNDING, "picture": png(image[0, :, ::2, ::2], 64)}
         data |= {"a": [], "reach": [], "relative": [], "d": []}
         rows: dict[tuple[str, ...], Row] = {}
-        for depth, stage in enumerate(STAGES, 1):
-            a, maps = trained[stage], []
+        for depth, (stage, a) in enumerate(network.maps("cat", x, trained, eps).items(), 1):
+            maps = []
             for kinds in product(PAGE_KINDS, repeat=depth):
                 b = network.maps("cat", x, kinds, eps)[stage]
                 rows[kinds] = Row.of(a, b)
-                maps.append(_stage(a[0].mean(0), b[0].mean(0), rows[kinds].relative))
+                maps.append(_stage(a, b, rows[kinds]))
             data["a"].append(maps[0]["a"])
             data["reach"].append([float(f"{one['d']['high']:.3g}") for one in maps])
             data["relative"].append([float(f"{one['relative']:.3g}") for one in maps])
             eight = b"".join(base64.b64decode(one["d"]["values"]) for one in maps)
             data["d"].append(base64.b64encode(eight).decode())
-        known: dict[str, int] = {}
-        data["cause"] = []
+        mains = []
         for kinds in product(PAGE_KINDS, repeat=len(STAGES)):
             at = {stage: rows[kinds[:depth]] for depth, stage in enumerate(STAGES, 1)}
-            main = cause(at, causes((RUNNING,) * len(STAGES), kinds, network.eps, eps))
-            data["cause"].append(known.setdefault(main, len(known)))
-        return data | {"causes": list(known)}
+            mains.append(cause(at, causes(trained, kinds, network.eps, eps)))
+        known = list(dict.fromkeys(mains))
+        return data | {"cause": list(map(known.index, mains)), "causes": known}
 
 
 def sentence(rows: Mapping[str, Row], causes: Mapping[str, str], same: bool) -> str:
@@ -228,27 +230,19 @@ def _check(state: Mapping[str, Any]) -> None:
         raise ValueError(f"eps must be a number from 0 to 1, not {state['eps']}.")
 
 
-def _stage(a: Tensor, b: Tensor, relative: float) -> dict[str, Any]:
-    """Two maps (H,W) as A and A − B, on scales that hold both; mere rounding leaves A − B blank."""
+def _stage(a: Tensor, b: Tensor, row: Row, channel: int = MEAN) -> dict[str, Any]:
+    """A map of A and that of A − B, on scales that hold both; mere rounding leaves A − B blank."""
+    a, b = (x[0].mean(0) if channel == MEAN else x[0, channel] for x in (a, b))
     low, high = (end.item() for end in torch.stack([a, b]).aminmax())
     reach = max((a - b).abs().max().item(), ROUNDING * max(abs(low), abs(high)))
     difference = levels("A − B", a - b, -reach, reach, diverging=True)
-    return {"a": levels("A", a, low, high), "d": difference, "relative": relative}
+    return {"a": levels("A", a, low, high), "d": difference, "relative": row.relative}
 
 
 def _most(a: Tensor, b: Tensor) -> list[list]:
     """The channels that differ most: [number, max|A − B|]."""
     largest, numbers = (a - b).abs().amax((1, 2)).topk(min(SHOWN, len(a)))
     return [[n, float(f"{v:.3g}")] for n, v in zip(numbers.tolist(), largest.tolist(), strict=True)]
-
-
-def _opened(state: Mapping[str, Any], a, b, rows: Mapping[str, Row]) -> dict[str, Any] | None:
-    if (channel := state["channel"]) == MEAN:
-        return None
-    stage = state["stage"]
-    if not 0 <= channel < len(a[stage][0]):
-        raise ValueError(f"{stage} has channels 0 to {len(a[stage][0]) - 1}, not {channel}.")
-    return _stage(a[stage][0, channel], b[stage][0, channel], rows[stage].relative)
 
 
 def _refuse(letter: str, kinds, maps: Mapping[str, Tensor], network: Variants, eps: float) -> None:

@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 from traitlets import Int, Unicode
 
 from helpers.compare import ROUNDING
-from helpers.course.explorers.explorer import YOURS, Control, Explorer, check, levels, png
+from helpers.course.explorers.explorer import YOURS, Control, Explorer, check, levels, png, saved
 from helpers.course.explorers.feeding import bound, pictures, rounded, share
 from helpers.course.explorers.levels import BATCHNORM, BODY_KINDS, LEVELS, Levels, SureBox, View
-from helpers.course.explorers.saved import saved
 from helpers.inputs.scenes import SIZE
 from helpers.networks.detector import load_detector
 
@@ -39,10 +39,9 @@ class PyramidExplorer(Explorer):
 
     def __init__(self, model: FasterRCNN | None = None):
         self._levels = Levels(load_detector() if model is None else model)
-        words = ("mean", *map(str, CHANNELS[1:]))
         controls = {
             "kind": Control("the body normalizes by", tuple(BODY_KINDS)),
-            "channel": Control("channel", CHANNELS, labels=words),
+            "channel": Control("channel", CHANNELS, labels=("mean", *map(str, CHANNELS[1:]))),
             "picture": Control("picture", tuple(pictures()), below=True),
             "file": Control("or your own", look="file", side=SIZE, below=True),
         }
@@ -91,8 +90,7 @@ def _diagram(view: View, state: dict[str, Any], box: SureBox | None) -> dict[str
         one = {"title": level, "text": f"{rows} × {columns}", "arrow": arrow}
         if state["kind"] != BATCHNORM:
             off = view.off[level]
-            one["share"] = share(off)
-            one["text"] = f"off {bound(off)}"
+            one |= {"text": f"off {bound(off)}", "share": share(off)}
         if level[0] == "P":
             one |= {"kind": "own", "color": COLORS[number]}
             if box and number == box.proposed_by:
@@ -122,14 +120,13 @@ def _maps(view: View, state: dict[str, Any]) -> dict[str, Any]:
         walked.maps[level][0].mean(0) if channel == MEAN else walked.maps[level][0, channel]
         for walked in (view.now, view.base)
     )
-    low, high = (min(now.min(), base.min()).item(), max(now.max(), base.max()).item())
+    low, high = (end.item() for end in torch.stack([now, base]).aminmax())
     of = "mean of the channels" if channel == MEAN else f"channel {channel}"
     scale = f"{rounded(low)} … {rounded(high)}"
     shown = [levels(level, now, low, high, note=scale)]
     if state["kind"] != BATCHNORM:
         reach = max((now - base).abs().max().item(), ROUNDING * max(abs(low), abs(high)))
-        blank = view.off[level] <= ROUNDING
-        note = "rounding: blank" if blank else f"±{rounded(reach)}"
+        note = "rounding: blank" if view.off[level] <= ROUNDING else f"±{rounded(reach)}"
         shown.append(levels("with BatchNorm", base, low, high, note=scale))
         shown.append(levels("difference", now - base, -reach, reach, note=note, diverging=True))
     return {"kind": "maps", "maps": shown, "note": f"{level}, {of}"}
@@ -173,9 +170,8 @@ def _overlay(xyxy: tuple[float, ...], level: int, kind: str, **more: Any) -> dic
 def _table(view: View) -> dict[str, Any]:
     rows = []
     for level in LEVELS:
-        channels, *size = view.now.maps[level].shape[1:]
-        row = [level, f"{channels} × {size[0]} × {size[1]}", f"{2 ** int(level[1])} px"]
-        row.append(bound(view.off[level]))
+        shape = " × ".join(map(str, view.now.maps[level].shape[1:]))
+        row = [level, shape, f"{2 ** int(level[1])} px", bound(view.off[level])]
         if level[0] == "P":
             row += [len(view.now.anchors[level]), *view.counts(int(level[1]))]
         rows.append([str(cell) for cell in row])

@@ -61,8 +61,8 @@ class ScaleExplorer(Explorer):
             f"{DEFAULTS[eps]}, {short(eps)}{', as trained' * (trained == {eps})}": {"eps": eps}
             for eps in order
         }
-        affected = {name: abs(one.errors(order[0])) for name, one in self._layers.items()}
-        self.set_trait("layer", max(affected, key=lambda name: _severity(affected[name])))
+        off = {name: abs(one.errors(order[0])) for name, one in self._layers.items()}
+        self.layer = max(off, key=lambda n: ((off[n] > max(LIMITS)).sum(), off[n].max()))
         controls = {
             "eps": Control("eps", EPS, "range", tuple(short(eps, 2) for eps in EPS)),
             "layer": Control("layer", (ALL, *self._layers)),
@@ -88,10 +88,11 @@ class ScaleExplorer(Explorer):
         if layer not in (ALL, *self._layers):
             raise ValueError(f"No layer {layer!r} in {self._of}: choose one of its list.")
         errors = {name: one.errors(eps) for name, one in self._layers.items()}
-        headline, words = sentence(errors, {one.trained for one in self._layers.values()}, eps)
-        every = abs(np.concatenate(list(errors.values())))
+        every = np.concatenate(list(errors.values()))
+        headline, words = sentence(every, {one.trained for one in self._layers.values()}, eps)
+        off = abs(every)
         counts = [
-            {"title": f"{(every > limit).sum():,} channels", "text": f"off by more than {percent}"}
+            {"title": f"{(off > limit).sum():,} channels", "text": f"off by more than {percent}"}
             for limit, percent in LIMITS.items()
         ]
         panels = [{"kind": "cards", "rows": [counts]}, self._plot(state, errors)]
@@ -136,9 +137,8 @@ def layers_of(model: nn.Module) -> dict[str, Layer]:
     return layers
 
 
-def sentence(errors: Mapping[str, np.ndarray], trained: set[float], eps: float) -> tuple[str, str]:
+def sentence(every: np.ndarray, trained: set[float], eps: float) -> tuple[str, str]:
     """The headline, how many channels' scales are off by more than 10 %, and what it is said of."""
-    every = np.concatenate(list(errors.values()))
     own = " to ".join(map(short, sorted({min(trained), max(trained)})))
     if not every.any():
         words = f"of {len(every):,} are scaled wrongly: eps {own} is that of the training."
@@ -150,10 +150,6 @@ def sentence(errors: Mapping[str, np.ndarray], trained: set[float], eps: float) 
     words = f"of {len(every):,} are scaled over 10 % {way}{also}"
     words += f": eps {short(eps)}, trained with {own}."
     return f"{(abs(every) > 10).sum():,} channels", words
-
-
-def _severity(errors: np.ndarray) -> tuple[int, float]:
-    return int((errors > max(LIMITS)).sum()), float(errors.max())
 
 
 def _packed(name: str, layer: Layer) -> list:

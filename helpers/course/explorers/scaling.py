@@ -7,8 +7,7 @@ from traitlets import Float, Unicode
 
 from helpers.compare import ROUNDING
 from helpers.course.explorers import feeding
-from helpers.course.explorers.explorer import YOURS, Control, Explorer, check, png
-from helpers.course.explorers.saved import saved
+from helpers.course.explorers.explorer import YOURS, Control, Explorer, check, png, saved
 from helpers.inputs.pixels import KNOWN
 from helpers.inputs.scenes import SIZE
 from helpers.networks.detector import load_detector
@@ -56,8 +55,6 @@ class ScalingExplorer(Explorer):
         ValueError for an unknown choice, and where maps are not finite.
         """
         check(picture=(state["picture"], (*feeding.pictures(), YOURS)))
-        for name in ("emits", "expects"):
-            check(format=(state[name], KNOWN))
         if not 0 < state["brightness"] <= 10:
             raise ValueError(
                 f"brightness must be above 0 and at most 10, not {state['brightness']}."
@@ -66,12 +63,13 @@ class ScalingExplorer(Explorer):
         image, target = (self.yours(), None) if yours else feeding.pictures()[state["picture"]]
         emits, expects = state["emits"], state["expects"]
         view = self._feeding.view(image, target, state["brightness"], emits, expects)
-        largest, off = max(((s, row.relative) for s, row in view.rows.items()), key=lambda x: x[1])
-        most = f"{largest}'s maps are off most, by {feeding.rounded(off)} × their right maximum."
-        if off <= ROUNDING:
+        largest = max(view.off, key=view.off.get)
+        by = feeding.rounded(view.off[largest])
+        most = f"{largest}'s maps are off most, by {by} × their right maximum."
+        if view.off[largest] <= ROUNDING:
             most = "no stage is off by more than rounding (≤ 1e-5)."
         return {
-            "headline": f"{view.found.words()}.",
+            "headline": f"{view.found.words}.",
             "sentence": f"The loader emits {emits}, the network expects {expects}: {most}",
             "panels": [_chain(view, state["brightness"]), *_images(view, state), _bars(view)],
         }
@@ -102,8 +100,8 @@ def _images(view: feeding.View, state: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "kind": "image",
             "title": f"{title}:",
-            "note": f"{found.words()}{clipped}.",
-            "alt": f"{title}, {state['picture']}: {found.words()}.",
+            "note": f"{found.words}{clipped}.",
+            "alt": f"{title}, {state['picture']}: {found.words}.",
             "png": png(image, 64),
             "size": [image.shape[2], image.shape[1]],
             "boxes": found.boxes,
@@ -113,13 +111,12 @@ def _images(view: feeding.View, state: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _bars(view: feeding.View) -> dict[str, Any]:
-    off = {stage: row.relative for stage, row in view.rows.items()}
     return {
         "kind": "bars",
         "title": "max|now − right| / max|right| of each stage's maps; log scale, gray: rounding",
         "floor": feeding.share(ROUNDING),
         "rows": [
-            {"label": s, "share": feeding.share(v), "text": feeding.bound(v)}
-            for s, v in off.items()
+            {"label": stage, "share": feeding.share(off), "text": feeding.bound(off)}
+            for stage, off in view.off.items()
         ],
     }

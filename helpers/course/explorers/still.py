@@ -43,9 +43,9 @@ def _rows(panel: Panel) -> list[tuple[int, float, Callable]]:
         return [(len(panel["maps"]), 2.6, lambda axes: _maps(axes, panel["maps"]))]
     if kind == "cards":
         return [(len(row), 0.7, lambda axes, row=row: _cards(axes, row)) for row in panel["rows"]]
-    draw = {"bars": _bars, "plot": _plot}[kind]
-    height = {"bars": 0.35 * len(panel.get("rows", ())) + 0.4, "plot": 3.0}[kind]
-    return [(1, height, lambda axes: draw(axes[0], panel))]
+    if kind == "bars":
+        return [(1, 0.35 * len(panel["rows"]) + 0.4, lambda axes: _bars(axes[0], panel))]
+    return [(1, 3.0, lambda axes: _plot(axes[0], panel))]
 
 
 def _images(panels: Sequence[Panel]) -> tuple[int, float, Callable]:
@@ -79,11 +79,11 @@ def _cards(axes: Sequence[Axes], cards: Sequence[Panel]) -> None:
 
 def _bars(ax: Axes, panel: Panel) -> None:
     rows = panel["rows"][::-1]
-    ax.barh([row["label"] for row in rows], [min(row["share"], 1) for row in rows], color=ORANGE)
+    for part, color in (("share", ORANGE), ("first", BLUE), ("floor", "#999999")):
+        lengths = [min(row.get(part, 0), 1) for row in rows]
+        ax.barh([row["label"] for row in rows], lengths, color=color)
     ax.axvspan(0, panel.get("floor", 0), color="#dddddd", zorder=0)
     ax.set(xlim=(0, 1.3), xticks=[], title=panel.get("title", ""))
-    ax.barh([row["label"] for row in rows], [row.get("first", 0) for row in rows], color=BLUE)
-    ax.barh([row["label"] for row in rows], [row.get("floor", 0) for row in rows], color="#999999")
     for number, row in enumerate(rows):
         end = min(max(row["share"], row.get("floor", 0)), 1)
         ax.text(end + 0.01, number, row["text"], va="center", fontsize=10)
