@@ -17,13 +17,10 @@ FEWEST = 8  # levels of 255; a picture with fewer is all but flat
 class Diagnosis:
     """Which formats of KNOWN the values of an image allow, and what is surely wrong with them.
 
-    `low`, `high`; `means`, one for each channel; `allowed`, names that nothing here tells apart;
-    `excluded`, name → reason; `warning`, a sentence, or "" where the expected format is allowed.
+    `allowed`: names that nothing here tells apart; `excluded`: name → reason, with the values;
+    `warning`: a sentence, or "" where the expected format is allowed.
     """
 
-    low: float
-    high: float
-    means: tuple[float, float, float]
     allowed: tuple[str, ...]
     excluded: dict[str, str]
     warning: str
@@ -54,8 +51,7 @@ def diagnose(
             perhaps = f"levels 0–255{mend}"
         name = expected if isinstance(expected, str) else "the expected format"
         warning = f"Values {reason}: not {name}; perhaps {perhaps}."
-    means = tuple(values.mean(1).tolist())
-    return Diagnosis(low.min().item(), high.max().item(), means, allowed, excluded, warning)
+    return Diagnosis(allowed, excluded, warning)
 
 
 def _values(image) -> Tensor:  # of each channel, float64 (3,…)

