@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -34,8 +33,7 @@ dist.init_process_group("gloo", store=dist.FileStore("store", size), rank=rank, 
 result = {main}()
 dist.barrier()
 if rank == 0:
-    Path("answer.part").write_text(json.dumps(result))
-    Path("answer.part").rename("answer.json")
+    Path("answer.json").write_text(json.dumps(result))
 dist.destroy_process_group()
 """
 
@@ -45,19 +43,15 @@ def run_processes(*functions: Callable, processes: int = 4) -> Any:
 
     The source of all functions goes into a script that knows `torch`, `nn` and `dist` (that is
     torch.distributed, its process group initialized with gloo), and nothing else of the caller's.
-    The last function takes no arguments and returns what JSON can hold. Each process takes about
-    3 s of processor time to import torch.
-
-    Raises RuntimeError where processes cannot be started, fail, or take more than two minutes, and
-    TypeError for a function whose source cannot be read.
+    The last function takes no arguments and returns what JSON can hold. Raises RuntimeError where
+    processes cannot be started, fail, or take more than two minutes, and TypeError for a function
+    whose source cannot be read.
     """
     try:
         sources = [dedent(inspect.getsource(function)) for function in functions]
     except OSError:
-        said = "A function's source cannot be read: define it in a cell or a file."
-        raise TypeError(said) from None
+        raise TypeError("A function has no source here: define it in a cell or a file.") from None
     script = SCRIPT.format(functions="\n\n".join(sources), main=functions[-1].__name__)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_MODULE_LOADING": "LAZY"}
     for _ in range(ATTEMPTS):
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             Path(folder, "script.py").write_text(script, encoding="utf-8")
@@ -65,9 +59,7 @@ def run_processes(*functions: Callable, processes: int = 4) -> Any:
             def run(rank: int, folder: str = folder) -> subprocess.CompletedProcess:
                 command = [sys.executable, "script.py", str(rank), str(processes)]
                 pipes = {"capture_output": True, "text": True, "errors": "replace"}
-                return subprocess.run(
-                    command, cwd=folder, env=environment, timeout=SECONDS, **pipes
-                )
+                return subprocess.run(command, cwd=folder, timeout=SECONDS, **pipes)
 
             try:
                 with ThreadPoolExecutor(processes) as pool:

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torchvision import ops
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.ops import MultiScaleRoIAlign, batched_nms, clip_boxes_to_image, remove_small_boxes
+from torchvision.models.detection.rpn import concat_box_prediction_layers
 
 from helpers.inputs.pixels import check_image
 from helpers.networks.detector import matches
@@ -25,10 +26,10 @@ class Walk:
     `image` (1,3,H,W): normalized, resized and padded; `size`: its height and width before padding.
     `body`: C2 … C5 → feature map (1,C,h,w); `pyramid`: P2 … P6 → feature map (1,C,h,w).
     `anchors`, `objectness`: P2 … P6 → (n,4) and logits (n). `proposals` (p,4): clipped to the
-    image, the best first; `scores` (p); `proposed_by` (p): the level of the anchor of each;
-    `pooled_from` (p): the level from which each is pooled. `result`: boxes (d,4) in pixels of the
-    given image, labels (d) and scores (d), the best first; `source` (d): the index of the proposal
-    of each. All other boxes are xyxy in pixels of the resized image.
+    image, the best first; `proposed_by` (p): the level of the anchor of each; `pooled_from` (p):
+    the level from which each is pooled. `result`: boxes (d,4) in pixels of the given image, labels
+    (d) and scores (d), the best first; `source` (d): the index of the proposal of each. All other
+    boxes are xyxy in pixels of the resized image.
     """
 
     image: Tensor
@@ -38,7 +39,6 @@ class Walk:
     anchors: dict[str, Tensor]
     objectness: dict[str, Tensor]
     proposals: Tensor
-    scores: Tensor
     proposed_by: Tensor
     pooled_from: Tensor
     result: dict[str, Tensor]
@@ -47,7 +47,7 @@ class Walk:
     @property
     def sides(self) -> Tensor:
         """The square root of the area of each proposal (p), in px of the resized image."""
-        return (self.proposals[:, 2:] - self.proposals[:, :2]).prod(1).sqrt()
+        return ops.box_area(self.proposals).sqrt()
 
     @property
     def maps(self) -> dict[str, Tensor]:
@@ -62,9 +62,8 @@ def walk(model: FasterRCNN, image: Tensor) -> Walk:
     `model`: in eval mode, with an FPN in which each level has half the size of the one before.
     `image`: floating point (3,H,W), RGB in 0–1. The steps are those of torchvision 0.29
     (GeneralizedRCNN.forward, RegionProposalNetwork.filter_proposals, MultiScaleRoIAlign and
-    RoIHeads.postprocess_detections). There is one difference: MultiScaleRoIAlign infers its strides
-    from the first image that it gets, and keeps them even if that image is so thin that they are
-    wrong. Here the strides are those of the feature maps.
+    RoIHeads.postprocess_detections), but for one: MultiScaleRoIAlign keeps the strides of its first
+    image, even if that is so thin that they are wrong; here they are those of the feature maps.
 
     Raises TypeError for another kind of model or image, and ValueError in train mode, for another
     shape, and for NaN or infinity on the way, naming the step.
@@ -82,17 +81,18 @@ def walk(model: FasterRCNN, image: Tensor) -> Walk:
     objectness, deltas = model.rpn.head(list(features.values()))
     anchors = model.rpn.anchor_generator(images, list(features.values()))
     counts = [x.numel() for x in objectness]
-    logits = torch.cat([x[0].permute(1, 2, 0).reshape(-1) for x in objectness])
-    deltas = [x[0].unflatten(0, (-1, 4)).permute(2, 3, 0, 1).reshape(-1, 4) for x in deltas]
-    _finite("the region proposal network", logits, *deltas)
-    boxes = model.rpn.box_coder.decode(torch.cat(deltas), anchors)[:, 0]
-    proposals, scores, by = _best_proposals(model.rpn, boxes, logits, counts, size)
+    logits, deltas = concat_box_prediction_layers(objectness, deltas)
+    logits = logits.flatten()
+    _finite("the region proposal network", logits, deltas)
+    boxes = model.rpn.box_coder.decode(deltas, anchors)[:, 0]
+    proposals, by = _best_proposals(model.rpn, boxes, logits, counts, size)
     proposed_by = torch.tensor(list(levels.values()), device=by.device)[by]
 
     pooler = copy(model.roi_heads.box_roi_pool)
     pooler.scales = None  # so that it infers them from these feature maps
-    pooled_from = level_of(proposals, pooler, levels)
     pooled = pooler(features, [proposals], [tuple(images.tensors.shape[-2:])])
+    mapper = pooler.map_levels  # floor(4 + log2(sqrt(area) / 224)), clipped: arXiv 1612.03144
+    pooled_from = mapper.k_min + mapper([proposals])
     class_logits, box_deltas = model.roi_heads.box_predictor(model.roi_heads.box_head(pooled))
     _finite("the box head", class_logits, box_deltas)
     result, source = _detections(model.roi_heads, class_logits, box_deltas, proposals, size)
@@ -105,7 +105,6 @@ def walk(model: FasterRCNN, image: Tensor) -> Walk:
         anchors=dict(zip(names, anchors[0].split(counts), strict=True)),
         objectness=dict(zip(names, logits.split(counts), strict=True)),
         proposals=proposals,
-        scores=scores,
         proposed_by=proposed_by,
         pooled_from=pooled_from,
         result=result,
@@ -118,8 +117,7 @@ class Changes(NamedTuple):
 
     Only boxes with a score of at least SURE count; two boxes are the same if they have the same
     class and an IoU of at least CLOSE. `proposals`, `boxes`: those of A. `moved`: proposals of A
-    without one of B within a pixel. `lost`: boxes of A that B lacks; `new`: boxes of B that A
-    lacks.
+    without one of B within a pixel. `lost`: boxes that B lacks; `new`: those that A lacks.
     """
 
     proposals: int
@@ -136,14 +134,19 @@ def changes(a: Sequence[Walk], b: Sequence[Walk]) -> Changes:
 
 
 def _changes(a: Walk, b: Walk) -> Changes:
-    apart = (a.proposals[:, None] - b.proposals).abs().amax(2)
-    moved = len(a.proposals) if not len(b.proposals) else (apart.amin(1) > 1).sum().item()
-    before, after = (
-        {k: v[w.result["scores"] >= SURE] for k, v in w.result.items()} for w in (a, b)
-    )
+    near = (a.proposals[:, None] - b.proposals).abs().amax(2) <= 1
+    before, after = _sure(a), _sure(b)
     same = len(matches(after, before, CLOSE))
     boxes = len(before["scores"])
-    return Changes(len(a.proposals), moved, boxes, boxes - same, len(after["scores"]) - same)
+    moved = (~near.any(1)).sum().item()
+    return Changes(len(near), moved, boxes, boxes - same, len(after["scores"]) - same)
+
+
+def _sure(walked: Walk) -> dict[str, Tensor]:
+    """Keep what is sure of the result, and the index of the proposal of each box."""
+    sure = walked.result["scores"] >= SURE
+    found = walked.result | {"source": walked.source}
+    return {name: values[sure] for name, values in found.items()}
 
 
 class Origin(NamedTuple):
@@ -163,10 +166,9 @@ def origins(walked: Walk, target: Mapping[str, Tensor]) -> list[Origin]:
     A box finds an object if it has its class, a score of at least SURE and an IoU of at least 0.5,
     each object once (helpers.networks.detector.matches).
     """
-    sure = walked.result["scores"] >= SURE
-    taken = matches({name: values[sure] for name, values in walked.result.items()}, target)
-    by = {number: walked.source[sure][detection] for detection, number in taken.items()}
-    sides = (target["boxes"][:, 2:] - target["boxes"][:, :2]).prod(1).sqrt().tolist()
+    sure = _sure(walked)
+    by = {number: sure["source"][found] for found, number in matches(sure, target).items()}
+    sides = ops.box_area(target["boxes"]).sqrt().tolist()
     levels = (walked.proposed_by, walked.pooled_from)
     return [
         Origin(side, *(level[by[i]].item() for level in levels)) if i in by else Origin(side)
@@ -174,47 +176,32 @@ def origins(walked: Walk, target: Mapping[str, Tensor]) -> list[Origin]:
     ]
 
 
-def level_of(boxes: Tensor, pooler: MultiScaleRoIAlign, levels: Mapping[str, int]) -> Tensor:
-    """Compute the level from which each of `boxes` (n,4) is pooled: int64 (n), 2 for P2.
-
-    It is floor(4 + log2(sqrt(area) / 224) + 1e-6), clipped to the levels that `pooler` uses; 4 and
-    224 are its canonical level and scale. `levels`: name of each feature map → its level. Equation
-    1 of arXiv 1612.03144; the 1e-6 is torchvision's.
-    """
-    used = [level for name, level in levels.items() if name in pooler.featmap_names]
-    width, height = (boxes[:, 2:] - boxes[:, :2]).unbind(1)
-    octave = torch.log2(torch.sqrt(width * height) / pooler.canonical_scale)
-    level = torch.floor(pooler.canonical_level + octave + torch.tensor(1e-6, dtype=boxes.dtype))
-    return level.clamp(min(used), max(used)).long()
-
-
-def _best_proposals(rpn, boxes, logits, counts, size) -> tuple[Tensor, Tensor, Tensor]:
-    """Select the proposals: boxes, scores, and the index of the level of each."""
-    best, start = [], 0
-    for count, of_level in zip(counts, logits.split(counts), strict=True):
-        best.append(start + of_level.topk(min(rpn.pre_nms_top_n(), count)).indices)
-        start += count
+def _best_proposals(rpn, boxes, logits, counts, size) -> tuple[Tensor, Tensor]:
+    """Select the proposals, and the index of the level of each."""
+    levels = torch.arange(len(logits), device=logits.device).split(counts)
+    most = rpn.pre_nms_top_n()
+    best = [level[logits[level].topk(min(most, len(level))).indices] for level in levels]
     by = torch.cat([torch.full_like(x, number) for number, x in enumerate(best)])
     best = torch.cat(best)
-    boxes, scores = clip_boxes_to_image(boxes[best], size), logits[best].sigmoid()
-    keep = remove_small_boxes(boxes, rpn.min_size)
+    boxes, scores = ops.clip_boxes_to_image(boxes[best], size), logits[best].sigmoid()
+    keep = ops.remove_small_boxes(boxes, rpn.min_size)
     keep = keep[scores[keep] >= rpn.score_thresh]
-    kept = batched_nms(boxes[keep], scores[keep], by[keep], rpn.nms_thresh)
+    kept = ops.batched_nms(boxes[keep], scores[keep], by[keep], rpn.nms_thresh)
     keep = keep[kept[: rpn.post_nms_top_n()]]
-    return boxes[keep], scores[keep], by[keep]
+    return boxes[keep], by[keep]
 
 
 def _detections(heads, class_logits, deltas, proposals, size) -> tuple[dict[str, Tensor], Tensor]:
     """Select the boxes, labels and scores, and the index of the proposal of each."""
     classes = class_logits.shape[1]
-    boxes = clip_boxes_to_image(heads.box_coder.decode(deltas, [proposals]), size)
+    boxes = ops.clip_boxes_to_image(heads.box_coder.decode(deltas, [proposals]), size)
     boxes = boxes[:, 1:].reshape(-1, 4)  # class 0 is the background
     scores = class_logits.softmax(-1)[:, 1:].reshape(-1)
     labels = torch.arange(1, classes, device=scores.device).repeat(len(proposals))
     source = torch.arange(len(proposals), device=scores.device).repeat_interleave(classes - 1)
     keep = torch.where(scores > heads.score_thresh)[0]
-    keep = keep[remove_small_boxes(boxes[keep], min_size=1e-2)]
-    kept = batched_nms(boxes[keep], scores[keep], labels[keep], heads.nms_thresh)
+    keep = keep[ops.remove_small_boxes(boxes[keep], min_size=1e-2)]
+    kept = ops.batched_nms(boxes[keep], scores[keep], labels[keep], heads.nms_thresh)
     keep = keep[kept[: heads.detections_per_img]]
     return {"boxes": boxes[keep], "labels": labels[keep], "scores": scores[keep]}, source[keep]
 
@@ -244,26 +231,22 @@ def effective_receptive_width(
     The width, in px of the resized image, is that of the band of columns around the cell that holds
     `share` of the squared gradient of the cell's squared norm. `model`: a detector with an FPN, in
     eval mode; `image` (3,H,W) in 0–1, best square. After arXiv 1701.04128, which measures squares.
-    Raises ValueError for a share outside 0–1, and what `walk` raises.
+    Raises what `walk` raises for a wrong model or image.
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"share is {share}: give a part of the whole, above 0 and up to 1.")
     check_input(model, image)
     x = model.transform([image])[0].tensors.detach().requires_grad_()
     body = model.backbone.body(x)
     pyramid = model.backbone.fpn(body)
     maps = {f"C{int(name) + 2}": body[name] for name in body}
     maps |= {f"P{int(name) + 2}": pyramid[name] for name in body}
-    return {level: _width(x, features, share) for level, features in maps.items()}
-
-
-def _width(x: Tensor, features: Tensor, share: float) -> float:
-    row, column = (size // 2 for size in features.shape[-2:])
-    size = features[0, :, row, column].square().sum()
-    [gradient] = torch.autograd.grad(size, x, retain_graph=True)
-    columns = gradient.double().square().sum((0, 1, 2))
-    center = (column + 0.5) * x.shape[-1] / features.shape[-1]
-    away = (torch.arange(len(columns)) + 0.5 - center).abs()
-    order = away.argsort()
-    held = columns[order].cumsum(0) / columns.sum()
-    return 2 * away[order][held >= share - 1e-12][0].item() + 1
+    widths = {}
+    for level, features in maps.items():
+        row, column = (size // 2 for size in features.shape[-2:])
+        cell = features[0, :, row, column].square().sum()
+        [gradient] = torch.autograd.grad(cell, x, retain_graph=True)
+        columns = gradient.double().square().sum((0, 1, 2))
+        center = (column + 0.5) * x.shape[-1] / features.shape[-1]
+        away, order = (torch.arange(len(columns)) + 0.5 - center).abs().sort()
+        held = columns[order].cumsum(0) / columns.sum()
+        widths[level] = 2 * away[held >= share - 1e-12][0].item() + 1
+    return widths

@@ -1,12 +1,13 @@
 """Figures and heatmaps: one look, one color rule, a description that carries the numbers.
 
 Activations are viridis, differences a diverging map centered on zero; panels that are compared
-share one scale, and its range is said in words.
+share one scale, and its range is said in words. What draws returns the figure and its description.
 """
 
 import io
 from base64 import b64encode
 from collections.abc import Mapping
+from dataclasses import dataclass
 from textwrap import fill
 
 import numpy as np
@@ -15,7 +16,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, stack
 
 from helpers.compare import ROUNDING, Comparison
 from helpers.text import short
@@ -44,12 +45,12 @@ def figure(rows: int = 1, columns: int = 1, height: float = 3.4, **subplots):
         return fig, fig.subplots(rows, columns, **subplots)
 
 
+@dataclass(frozen=True, repr=False)
 class Shown:
-    """A described picture, which shows itself as a cell's last line; see `show`."""
+    """A picture's PNG bytes and description, shown as a cell's last line; see `show`."""
 
-    def __init__(self, png: bytes, description: str):
-        """`png`: the file's bytes; `description`: what is shown, with its key numbers."""
-        self.png, self.description = png, description
+    png: bytes
+    description: str
 
     def __repr__(self) -> str:
         return self.description
@@ -62,19 +63,17 @@ class Shown:
 def show(fig: Figure, description: str, caption: str) -> Shown:
     """The figure as a palette PNG of 800 px with its caption below: the last line of a cell.
 
-    `description` becomes the output's text/plain: what is shown, with its key numbers. It is what a
-    screen reader gets, what an untrusted viewer shows, and what the tests compare. ValueError for
-    an empty description or caption.
+    `description`, the output's text/plain, says what is shown, with its key numbers: it is what a
+    screen reader gets, and what the tests compare. ValueError if it or the caption is empty.
     """
-    if not isinstance(description, str) or not description.strip():
-        raise ValueError("A figure needs a description: say what is shown, with its key numbers.")
+    for name, words in (("description", description), ("caption", caption)):
+        if not isinstance(words, str) or not words.strip():
+            raise ValueError(f"A figure needs a {name}: say what is shown, with its key numbers.")
     return Shown(png(fig, caption), description)
 
 
 def png(fig: Figure, caption: str, sharpness: int = 1) -> bytes:
     """The figure as palette PNG bytes, 800 px × `sharpness` wide, its caption drawn below it."""
-    if not isinstance(caption, str) or not caption.strip():
-        raise ValueError("A figure needs a caption: say what the reader should see.")
     fig.supxlabel(fill(caption, 104), fontsize=10, color="#333333", x=0.01, ha="left")
     canvas = io.BytesIO()
     fig.savefig(canvas, format="png", dpi=sharpness * DPI)
@@ -87,21 +86,19 @@ def heatmap(
     """A map (H,W) as palette PNG bytes, about `side` px on its longer side, in milliseconds.
 
     `low` and `high` are the ends of the colors; with `diverging` they must be −r and r, so that
-    zero is the middle. Values beyond them are clipped; NaN and infinity are gray. Enlarged without
-    blurring. ValueError for another shape or a range that does not rise.
+    zero is the middle. Values beyond them are clipped; NaN and infinity are gray. ValueError for
+    another shape or a range that does not rise.
     """
     if values.ndim != 2 or not values.numel():
         raise ValueError(f"A heatmap takes one map of shape (H,W), not {tuple(values.shape)}.")
     if not low <= high or (diverging and low != -high):
         raise ValueError(f"The range {low} … {high} must rise, and be −r … r for a difference.")
     array = values.detach().to("cpu").double().numpy()
-    finite = np.isfinite(array)
-    share = (np.where(finite, array, low) - low) / ((high - low) or 1.0)
-    if low == high:
-        share += 0.5
-    index = np.where(finite, np.rint(254 * share.clip(0, 1)), _NOT_FINITE).astype(np.uint8)
+    share = (array - low) / (high - low) if low < high else np.full_like(array, 0.5)
+    index = np.rint(254 * share.clip(0, 1))
+    index = np.where(np.isfinite(array), index, _NOT_FINITE).astype(np.uint8)
     factor = max(1, side // max(index.shape))
-    picture = Image.fromarray(index.repeat(factor, 0).repeat(factor, 1), mode=None)
+    picture = Image.fromarray(index.repeat(factor, 0).repeat(factor, 1))
     picture.putpalette(_palette(difference_map() if diverging else activation_map()))
     return _png(picture, compress_level=1)
 
@@ -119,8 +116,8 @@ def difference_map() -> Colormap:
 def stage_picture(comparisons: Mapping[str, Comparison], floor: float = 1e-8):
     """One line per comparison: relative difference by point, on a log axis with a floor.
 
-    Returns the figure and its description. What is no larger than rounding lies in the gray band,
-    and is described by its bound only; with a floor above it there is no band.
+    What is no larger than rounding lies in the gray band, and is described by its bound only; with
+    a floor above it there is no band.
     """
     fig, axes = figure(height=3.8)
     if floor < ROUNDING:
@@ -143,10 +140,7 @@ def in_words(rows: Comparison) -> str:
 
 
 def bar_picture(values: Mapping[str, float], unit: str, quantity: str, form: str = ".0f"):
-    """A bar for each of `values`, its number beside it in `form`; the last bar stands out.
-
-    Returns the figure and its description.
-    """
+    """A bar for each of `values`, its number beside it in `form`; the last bar stands out."""
     fig, axes = figure(height=0.45 * len(values) + 1.2)
     colors = [BLUE] * (len(values) - 1) + [ORANGE]
     bars = axes.barh(list(values), list(values.values()), color=colors, height=0.6)
@@ -158,37 +152,31 @@ def bar_picture(values: Mapping[str, float], unit: str, quantity: str, form: str
     return fig, f"{quantity[:1].upper()}{quantity[1:]}. {each}."
 
 
-def feature_maps(a: Tensor, b: Tensor, names: tuple[str, str], photo: Tensor | None = None):
-    """Maps A and B on one scale, their difference on its own with zero in the middle.
+def feature_maps(a: Tensor, b: Tensor, names: tuple[str, str], photo: Tensor):
+    """A photo, maps A and B on one scale, and A − B on its own with zero in the middle.
 
-    Shapes: `a`, `b` (H,W); `photo` (1,3,H,W) in 0–1, drawn first. Returns the figure and its
-    description.
+    Shapes: `a`, `b` (H,W); `photo` (1,3,H,W) in 0–1.
     """
-    fig, axes = figure(1, 3 if photo is None else 4, height=3.7 if "\n" in "".join(names) else 3.1)
-    panels = list(axes)
-    if photo is not None:
-        first = panels.pop(0)
-        half = photo[0, :, ::2, ::2].permute(1, 2, 0).clamp(0, 1).numpy()  # four times fewer bytes
-        first.imshow(half, interpolation="nearest")
-        first.set_title("photo", fontsize=10)
-        space = fig.colorbar(ScalarMappable(), ax=first, location="bottom", shrink=0.9)
-        space.ax.set_visible(False)  # it only keeps the photo as large as the maps
-    difference = (a - b).numpy()
-    low, high = min(a.min().item(), b.min().item()), max(a.max().item(), b.max().item())
-    reach = float(np.abs(difference).max())
-    for panel, values, title in zip(panels, (a.numpy(), b.numpy()), names, strict=False):
+    fig, axes = figure(1, 4, height=3.7 if "\n" in "".join(names) else 3.1)
+    half = photo[0, :, ::2, ::2].permute(1, 2, 0).clamp(0, 1)  # four times fewer bytes
+    axes[0].imshow(half, interpolation="nearest")
+    space = fig.colorbar(ScalarMappable(), ax=axes[0], location="bottom", shrink=0.9)
+    space.ax.set_visible(False)  # it only keeps the photo as large as the maps
+    low, high = (end.item() for end in stack([a, b]).aminmax())
+    for panel, values in zip(axes[1:3], (a, b), strict=True):
         drawn = panel.imshow(values, cmap=activation_map(), vmin=low, vmax=high)
+    fig.colorbar(drawn, ax=axes[1:3], location="bottom", shrink=0.7)
+    least, most = (end.item() for end in (a - b).aminmax())
+    reach = max(-least, most) or 1
+    drawn = axes[3].imshow(a - b, cmap=difference_map(), vmin=-reach, vmax=reach)
+    fig.colorbar(drawn, ax=axes[3], location="bottom", shrink=0.9, format="%.2g")
+    for panel, title in zip(axes, ("photo", *names, "A − B"), strict=True):
         panel.set_title(title, fontsize=10)
-    fig.colorbar(drawn, ax=panels[:2], location="bottom", shrink=0.7)
-    drawn = panels[2].imshow(difference, cmap=difference_map(), vmin=-reach or -1, vmax=reach or 1)
-    panels[2].set_title("A − B", fontsize=10)
-    fig.colorbar(drawn, ax=panels[2], location="bottom", shrink=0.9, format="%.2g")
-    for panel in axes:
         panel.set(xticks=[], yticks=[])
         panel.spines[:].set_visible(False)
     return fig, (
         f"A ({names[0]}) and B ({names[1]}) on one scale from {short(low)} to {short(high)}; "
-        f"A − B from {short(difference.min().item())} to {short(difference.max().item())}."
+        f"A − B from {short(least)} to {short(most)}."
     )
 
 

@@ -83,7 +83,6 @@ def test_loading_gives_the_same_bits_and_draws_nothing(trained):
 def test_a_broken_file_is_one_sentence(load, monkeypatch, tmp_path):
     broken = tmp_path / "detector.pt"
     norm_layer, file, sha256 = module.TRAINED["batch"]
-    monkeypatch.setattr(module, "DATA", tmp_path)
     monkeypatch.setitem(module.TRAINED, "batch", (norm_layer, broken, sha256))
     for content in (None, file.read_bytes()[:-9] + b"123456789"):
         if content:

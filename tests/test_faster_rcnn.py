@@ -10,10 +10,9 @@ from torchvision.models import resnet18
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import MultiScaleRoIAlign, box_area
-from torchvision.ops.poolers import LevelMapper
 
 from benchmarks.detector import resnet50_detector
-from helpers.faster_rcnn import changes, effective_receptive_width, level_of, origins, walk
+from helpers.faster_rcnn import changes, effective_receptive_width, origins, walk
 from helpers.inputs import photos
 from helpers.inputs.scenes import scenes
 from helpers.networks.detector import detector_on, load_detector, matches
@@ -88,21 +87,14 @@ def test_the_walk_holds_what_the_modules_give(size, request):
     assert torch.allclose(walked.sides**2, box_area(walked.proposals))
 
 
-def test_levels_are_torchvisions():
-    generator = torch.Generator().manual_seed(1)
-    corner = 300 * torch.rand(500, 2, generator=generator)
-    boxes = torch.cat([corner, corner + 1 + 900 * torch.rand(500, 2, generator=generator)], 1)
-    exact = torch.tensor([[0.0, 0, side, side] for side in (56, 112, 224, 448, 896)])
-    boxes = torch.cat([boxes, exact])
-    pooler = MultiScaleRoIAlign(list("0123"), 7, 2)
-    levels = dict(zip([*"0123", "pool"], range(2, 7), strict=True))
-    ours = level_of(boxes, pooler, levels)
-    assert torch.equal(ours - 2, LevelMapper(2, 5)([boxes]))
-    assert ours[-5:].tolist() == [2, 3, 4, 5, 5]
-    # Keys that are not those of the pooler: P4 and P5 are never pooled from.
-    levels = {"2": 2, "3": 3, "4": 4, "5": 5, "pool": 6}
-    boxes = torch.tensor([[0.0, 0, 20, 20], [0, 0, 800, 800]])
-    assert level_of(boxes, pooler, levels).tolist() == [2, 3]
+def test_levels_are_those_of_the_formula_as_far_as_the_pooler_has_them(small):
+    coarse, image = load_detector(), scenes(1, 1)[0][0]
+    coarse.roi_heads.box_roi_pool = MultiScaleRoIAlign(list("12"), 7, 2, canonical_scale=64)
+    for model, low, high in ((small, 2, 5), (coarse, 3, 4)):
+        walked = walk(model, image)
+        level = (4 + torch.log2(walked.sides / 64) + 1e-6).floor().clamp(low, high)
+        assert len(walked.pooled_from.unique()) > 1
+        assert torch.equal(walked.pooled_from, level.long())
 
 
 def test_a_thin_first_image_misleads_torchvision_for_good():
@@ -187,7 +179,7 @@ def test_what_moves_is_lost_and_new(small):
     other = replace(walked, result=walked.result | {"labels": walked.result["labels"] % 3 + 1})
     assert changes([walked], [other]).lost == counts.boxes
     empty = {name: values[:0] for name, values in walked.result.items()}
-    gone = replace(walked, proposals=walked.proposals[:0], result=empty)
+    gone = replace(walked, proposals=walked.proposals[:0], result=empty, source=walked.source[:0])
     counts = changes([walked], [gone])
     assert (counts.moved, counts.lost, counts.new) == (counts.proposals, counts.boxes, 0)
     with pytest.raises(ValueError, match="shorter"):
@@ -246,6 +238,3 @@ def test_a_larger_share_is_wider_and_levels_have_order():
     assert most["C2"] < most["C3"] < most["C4"]
 
     assert all(p.grad is None for p in model.parameters()) and not model.training
-    for share in (0.0, 1.5, -1.0):
-        with pytest.raises(ValueError, match="share"):
-            effective_receptive_width(model, image, share)

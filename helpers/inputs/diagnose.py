@@ -13,27 +13,17 @@ OUTSIDE = 0.2  # of the range; bicubic resizing carries a photo's values half as
 FEWEST = 8  # levels of 255; a picture with fewer is all but flat
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Diagnosis:
     """Which formats of KNOWN the values of an image allow, and what is surely wrong with them.
 
-    `low`, `high`; `means`, one for each channel; `allowed`, names that nothing here tells apart;
-    `excluded`, name → reason; `warning`, a sentence, or "" where the expected format is allowed.
+    `allowed`: names that nothing here tells apart; `excluded`: name → reason, with the values;
+    `warning`: a sentence, or "" where the expected format is allowed.
     """
 
-    low: float
-    high: float
-    means: tuple[float, float, float]
     allowed: tuple[str, ...]
     excluded: dict[str, str]
     warning: str
-
-    def __repr__(self) -> str:
-        low, high, *means = (f"{round(v, 4) + 0.0:.3g}" for v in (self.low, self.high, *self.means))
-        allowed = " or ".join(self.allowed) or "no known format"
-        lines = [f"Range {low} … {high}, channel means {', '.join(means)}.", f"Allowed: {allowed}."]
-        lines += [f"Not {name}: {reason}." for name, reason in self.excluded.items()]
-        return "\n".join([*lines, f"Warning: {self.warning}" if self.warning else "No warning."])
 
 
 def diagnose(
@@ -44,16 +34,15 @@ def diagnose(
     Values exclude a format if they lie outside its range by more than resizing explains, or if all
     lie within 8 of its 255 levels and are more than these levels. Nothing tells apart what is left:
     a blue picture may be BGR, a dark one halved or linear light. Without `expected` a warning comes
-    if nothing is left.
-
-    `image`: numbers of any dtype, with three channels, first or last; a batch counts as one
-    picture. Raises TypeError for what is no image, and ValueError as `convert` does.
+    if nothing is left. `image`: numbers of any dtype, with three channels, first or last; a batch
+    counts as one picture. Raises TypeError for what is no image, ValueError as `convert` does.
     """
     values = _values(image)
     low, high = values.amin(1), values.amax(1)
     many = any(len(channel.unique()) > FEWEST + 1 for channel in values)
     reasons = {name: _reason(low, high, many, format) for name, format in KNOWN.items()}
-    allowed = tuple(name for name, reason in reasons.items() if not reason)
+    excluded = {name: reason for name, reason in reasons.items() if reason}
+    allowed = tuple(name for name in KNOWN if name not in excluded)
     warning = "" if allowed or expected is not None else "No known format allows these values."
     if expected is not None and (reason := _reason(low, high, many, pixel_format(expected))):
         perhaps = " or ".join(allowed) or "no known format"
@@ -62,14 +51,7 @@ def diagnose(
             perhaps = f"levels 0–255{mend}"
         name = expected if isinstance(expected, str) else "the expected format"
         warning = f"Values {reason}: not {name}; perhaps {perhaps}."
-    return Diagnosis(
-        low=low.min().item(),
-        high=high.max().item(),
-        means=tuple(values.mean(1).tolist()),
-        allowed=allowed,
-        excluded={name: reason for name, reason in reasons.items() if reason},
-        warning=warning,
-    )
+    return Diagnosis(allowed, excluded, warning)
 
 
 def _values(image) -> Tensor:  # of each channel, float64 (3,…)

@@ -4,8 +4,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from math import isfinite
-from numbers import Real
+from math import inf
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +19,7 @@ class PixelFormat:
     """How a tensor stores a color: p in 0–1 becomes ((low + (high − low)·p) − mean) / std.
 
     `order` is "RGB" or "BGR", for the channels as for `mean` and `std`. Raises ValueError for
-    another order, for a range that does not rise, and for anything but tuples of three finite means
-    and three positive stds.
+    another order, a range that does not rise, and what is no tuple of three means or positive stds.
     """
 
     order: str
@@ -33,14 +31,13 @@ class PixelFormat:
     def __post_init__(self):
         if self.order not in ("RGB", "BGR"):
             raise ValueError(f'The order is {self.order!r}: choose "RGB" or "BGR".')
-        if not (self.low < self.high and isfinite(self.high - self.low)):
+        if not -inf < self.low < self.high < inf:
             raise ValueError(f"The range {self.low} … {self.high} must rise, and be finite.")
-        for name in ("mean", "std"):
+        for name, kind, above in (("mean", "finite", -inf), ("std", "positive", 0)):
             values = getattr(self, name)
-            if not (isinstance(values, tuple) and len(values) == 3 and all(map(isfinite, values))):
-                raise ValueError(f"{name} is {values}: give a tuple of three finite numbers.")
-        if min(self.std) <= 0:
-            raise ValueError(f"std is {self.std}: give three positive numbers.")
+            three = isinstance(values, tuple) and len(values) == 3
+            if not (three and all(above < value < inf for value in values)):
+                raise ValueError(f"{name} is {values}: give a tuple of three {kind} numbers.")
 
 
 PLAIN = PixelFormat("RGB", 0, 1)  # of photos.load, and what torchvision's detectors take
@@ -63,14 +60,16 @@ FORMATS = {
 }
 
 _TWICE = tuple(m + s * m for m, s in zip(MEAN, STD, strict=True)), tuple(s * s for s in STD)
-MISTAKEN_FORMATS = {  # what a wrong loader leaves; "torchvision, twice" is seen inside a detector
+KNOWN = {
+    "0-1": PLAIN,
+    **FORMATS,
+    # what a wrong loader leaves; "torchvision, twice" is seen inside a detector
     "BGR": PixelFormat("BGR", 0, 1),
     "0-255": PixelFormat("RGB", 0, 255),
     "halved": PixelFormat("RGB", 0, 0.5),
     "divided twice": PixelFormat("RGB", 0, 1 / 255),
     "torchvision, twice": PixelFormat("RGB", 0, 1, *_TWICE),
 }
-KNOWN = {"0-1": PLAIN, **FORMATS, **MISTAKEN_FORMATS}
 
 
 def convert(image: Tensor, source: str | PixelFormat, target: str | PixelFormat) -> Tensor:
@@ -93,9 +92,8 @@ def convert(image: Tensor, source: str | PixelFormat, target: str | PixelFormat)
 class Rescale(nn.Module):
     """Turn ImageNet-normalized RGB back into levels 0–255, as GluonCV's layer of this name does.
 
-    Takes (N,3,H,W); (3,H,W) comes back as (1,3,H,W), as it does there. Raises TypeError and
-    ValueError as `convert` does. Source: GluonCV 0.2.0, model_zoo/faster_rcnn/resnet50_v2a.py; its
-    constants are rounded to float32 before the factor 255.
+    Takes (N,3,H,W); (3,H,W) comes back as (1,3,H,W), as it does there. Source: GluonCV 0.2.0,
+    model_zoo/faster_rcnn/resnet50_v2a.py; constants are rounded to float32 before the factor 255.
     """
 
     def __init__(self):
@@ -109,26 +107,19 @@ class Rescale(nn.Module):
 
 
 class PadWithColor(nn.Module):
-    """Pad with one color: like ZeroPad2d, but with a value for each channel.
+    """Pad (3,H,W) or (N,3,H,W) with one color: like ZeroPad2d, but with a value for each channel.
 
-    `padding` counts the pixels left, right, above and below; `color` has three numbers. Takes
-    (3,H,W) or (N,3,H,W). Raises ValueError for another color; otherwise as `convert` does.
+    `padding` counts the pixels left, right, above and below; `color` has three numbers.
     """
 
     def __init__(self, padding: tuple[int, int, int, int], color: tuple[float, float, float]):
         super().__init__()
-        numbers = isinstance(color, tuple | list) and all(isinstance(v, Real) for v in color)
-        if not (numbers and len(color) == 3 and all(map(isfinite, color))):
-            raise ValueError(f"The color is {color!r}: give three finite numbers.")
         self.padding, self.color = padding, color
 
     def forward(self, image: Tensor) -> Tensor:
         check_image(image)
         pairs = zip(image.split(1, -3), self.color, strict=True)
         return torch.cat([F.pad(channel, self.padding, value=v) for channel, v in pairs], -3)
-
-    def extra_repr(self) -> str:
-        return f"{self.padding}, color=({', '.join(f'{value:.4g}' for value in self.color)})"
 
 
 @torch.no_grad()
@@ -138,18 +129,15 @@ def fold(conv: nn.Conv2d, source: str | PixelFormat, target: str | PixelFormat) 
     The result equals conv(convert(image, source, target)), the border included: `conv` pads with
     zeros, which in `target` are a color (mostly the mean color), so the source is padded with that
     color before a convolution without padding. Weight and bias are computed in float64 and rounded
-    once; dtype, device, training flag, requires_grad and hooks stay. Formats are as in `convert`.
-
-    Raises TypeError for anything but an nn.Conv2d itself; ValueError for other than 3 input
-    channels, for groups, and for another padding mode than zeros.
+    once; dtype, device, training flag, requires_grad and hooks stay. Raises TypeError for anything
+    but an nn.Conv2d itself; ValueError for other than 3 input channels, for groups, and for another
+    padding mode than zeros.
     """
     if type(conv) is not nn.Conv2d:
         raise TypeError(f"Only an nn.Conv2d itself can be folded, not {type(conv).__name__}.")
     if conv.in_channels != 3 or conv.groups != 1:
-        raise ValueError(
-            f"The convolution has {conv.in_channels} input channels in {conv.groups} group(s): "
-            "only one with 3 in 1 group takes an image."
-        )
+        has = f"{conv.in_channels} input channels in {conv.groups} group(s)"
+        raise ValueError(f"The convolution has {has}: only one with 3 in 1 group takes an image.")
     if conv.padding_mode != "zeros":
         raise ValueError(f"The padding mode is {conv.padding_mode!r}: only 'zeros' can be folded.")
     channels, scale, shift = _map(pixel_format(source), pixel_format(target))
@@ -186,8 +174,7 @@ loader_mistakes: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """Name → function that makes of an image in 0–1 what a loader with this mistake gives.
 
-The image is meant for a torchvision detector, which normalizes once more after "normalized twice".
-"gamma" gives linear light.
+A torchvision detector normalizes once more after "normalized twice"; "gamma" gives linear light.
 """
 
 

