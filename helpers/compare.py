@@ -3,13 +3,14 @@
 import copy
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from helpers.audit.layers import Exchanged
 from helpers.audit.traps import unwrapped
 from helpers.inputs.pixels import check_image
 from helpers.norms.folding import same_tensors
@@ -90,33 +91,34 @@ def compare(
     """Compare the feature maps of two networks, run in eval mode on the same image.
 
     `image`: floating point (N,3,H,W). Each network gets it in its own dtype and on its own device,
-    so a float32 network can be compared with its float64 twin. `dtype`: run a copy of each network
-    in this dtype instead; "float64" shows what is left without the rounding of float32.
+    so a float32 network can be compared with its float64 twin. `dtype`: run each in this dtype
+    instead; "float64" shows what is left without the rounding of float32.
     `at`: "stage" for stem, layer1 … layer4; "norm" for every normalization layer of either network;
     or the names of modules that run once per forward pass. Without it, the stages that both have
     are compared; where one has none, the normalization layers of the same name that run once. For
-    names the image goes into the model as given; otherwise into the body of a detector, without the
-    detector's own transform.
+    names the image goes into the model; otherwise into a detector's body, without its transform.
 
     Wrappers (torch.compile, DataParallel, DistributedDataParallel, AveragedModel) are looked
     through, and hooks count. Both models keep their training flags, statistics and hooks.
-    Raises TypeError for what is not a network, for a traced or scripted one, and for what is not a
-    floating point image or dtype; ValueError for a wrong shape, a value that is not finite, an
-    unknown dtype, a point that one network lacks, and feature maps of different shape.
+    Raises TypeError for what is not a network, for a traced or scripted one, and for an image that
+    is not floating point; ValueError for a wrong shape, a value that is not finite, another dtype,
+    a point that one network lacks or does not run once, and feature maps of different shape.
     """
     model_a, model_b = unwrapped(model_a), unwrapped(model_b)
     if any(is_lazy(t) or t.is_meta for m in (model_a, model_b) for t in same_tensors(m).values()):
         raise ValueError("A network holds no values (meta device, or lazy): load weights first.")
     check_image(image, (4,), finite=True)
-    dtype = _dtype(dtype)
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype.removeprefix("torch."), dtype)
+    if not (dtype is None or isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"No network runs in {dtype!r}: give one such as torch.float64.")
     if at in (None, "stage", "norm"):
         model_a, model_b = body(model_a), body(model_b)
     points, points_a, points_b = _points(model_a, model_b, at)
     # Of layers that nobody asked for, some may run in training only, or more than once.
     every = at is not None or points == "stage"
 
-    maps_a: dict[str, Tensor] = {}
-    rows: dict[str, Row] = {}
+    maps_a, rows = {}, {}
 
     def keep(point, feature_map):
         maps_a[point] = feature_map.clone()  # in-place ReLU and add overwrite the original
@@ -131,46 +133,33 @@ def compare(
     once_b = _run("B", model_b, image, {p: points_b[p] for p in once_a}, measure, dtype, every)
     if not once_b:
         reason = "no stages, nor normalization layers of the same name that run once"
-        raise ValueError(f"The networks have {reason}: give `at` names of modules of both.")
+        raise ValueError(f"Nothing to compare at: {reason}; give `at` names of modules of both.")
     return Comparison({point: rows[point] for point in once_a if point in once_b}, points)
 
 
 def _points(model_a, model_b, at) -> tuple[str, dict[str, str], dict[str, str]]:
     """Say what a point is; and for each model, point → name of the module that gives its value."""
-    if at is None:
-        return _common(model_a, model_b)
-    if at == "stage":
-        points, points_a, points_b = "stage", _stage_ends(model_a), _stage_ends(model_b)
+    models = model_a, model_b
+    if at in (None, "stage"):
+        points = "stage"
+        try:
+            a, b = map(_stage_ends, models)
+        except ValueError:
+            if at == "stage":
+                raise
+            points = "normalization layer"
+            a, b = ({name: name for name in norm_layers(model)} for model in models)
+        asked = a.keys() & b.keys() if at is None else a.keys() | b.keys()
     else:
-        points = "normalization layer" if at == "norm" else "module"
-        points_a = points_b = {name: name for name in _asked(model_a, model_b, at)}
-    for letter, model, own in (("A", model_a, points_a), ("B", model_b, points_b)):
-        names = dict(model.named_modules(remove_duplicate=False))
-        lacking = (points_a.keys() | points_b.keys()) - own.keys()
-        if missing := lacking | {name for name in own.values() if name not in names}:
-            raise ValueError(f"{letter} has no {_some(missing)}: both networks need every point.")
-    return points, points_a, points_b
-
-
-def _common(model_a, model_b) -> tuple[str, dict[str, str], dict[str, str]]:
-    try:
-        ends_a, ends_b = _stage_ends(model_a), _stage_ends(model_b)
-    except ValueError:
-        names_b = norm_layers(model_b)
-        names = {name: name for name in norm_layers(model_a) if name in names_b}
-        return "normalization layer", names, names
-    common = [stage for stage in ends_a if stage in ends_b]
-    return "stage", *({stage: ends[stage] for stage in common} for ends in (ends_a, ends_b))
-
-
-def _asked(model_a, model_b, at) -> list[str]:
-    if at == "norm":
-        asked = list(norm_layers(model_a) | norm_layers(model_b))
-    else:
-        asked = [at] if isinstance(at, str) or not isinstance(at, Iterable) else list(at)
-    if not asked:
-        raise ValueError(f"Nothing is there to compare at {at!r}: give names of modules.")
-    return asked
+        points, asked = "module", {at} if isinstance(at, str) else {*at}
+        if at == "norm":
+            points, asked = "normalization layer", set().union(*map(norm_layers, models))
+        a, b = ({name: name for name, _ in m.named_modules(remove_duplicate=False)} for m in models)
+    for letter, own in (("A", a), ("B", b)):
+        if missing := sorted(map(str, asked - own.keys())):
+            names = ", ".join(missing[:3]) + ", …" * (len(missing) > 3)
+            raise ValueError(f"{letter} has no {names}: both networks need every point.")
+    return points, *({point: own[point] for point in sorted(asked)} for own in (a, b))
 
 
 def _stage_ends(model) -> dict[str, str]:
@@ -183,18 +172,20 @@ def _stage_ends(model) -> dict[str, str]:
 
 
 def _run(letter, model, image, points, visit, dtype, every) -> list[str]:
-    """Call visit(point, output) in one forward pass; return the points that ran once.
-
-    With `every`, any other raises ValueError.
-    """
-    if dtype is not None:
-        model, image = _in(dtype, model), image.to(dtype)
-    else:
-        like = filter(Tensor.is_floating_point, same_tensors(model).values())
-        image = image.to(next(like, image))
-    modules = dict(model.named_modules(remove_duplicate=False))
+    """Call visit(point, output) in one forward pass; return the points that ran once."""
+    tensors = same_tensors(model)
+    like = next(filter(Tensor.is_floating_point, tensors.values()), image)
+    image = image.to(like.device, dtype or like.dtype)
     runs = Counter()
-    with ExitStack() as stack, torch.no_grad(), _evaluating(model):
+    with ExitStack() as stack, torch.no_grad():
+        if dtype is not None:  # cast when used: a ResNet-50 in float64 would take 200 MB
+            model = copy.deepcopy(model, left_behind(model) | tensors)
+            cast = Exchanged(lambda t: t.to(dtype) if t.is_floating_point() else t)
+            stack.enter_context(cast)
+        modules = dict(model.named_modules(remove_duplicate=False))
+        for module in model.modules():  # a layer that is always in eval mode keeps what it is told
+            stack.callback(setattr, module, "training", vars(module).get("training"))
+        model.eval()
         for point, name in points.items():
 
             def hook(module, args, output, point=point):
@@ -204,80 +195,15 @@ def _run(letter, model, image, points, visit, dtype, every) -> list[str]:
                     raise TypeError(f"{point} gives a {kind}, not one tensor: ask for another.")
                 if runs[point] == 1:
                     visit(point, output)
-                elif every:
-                    raise ValueError(f"{point} runs more than once: ask for one that runs once.")
 
             stack.callback(modules[name].register_forward_hook(hook).remove)
         model(image)
-    if every and (missed := points.keys() - runs.keys()):
-        raise ValueError(f"{letter} never reaches {_some(missed)}: ask for other points.")
+    for point in points if every else ():
+        if runs[point] != 1:
+            raise ValueError(f"{letter} runs {point} {runs[point]} times: ask for what runs once.")
     return [point for point, number in runs.items() if number == 1]
-
-
-def _in(dtype, model):
-    """Make a copy that computes in `dtype`.
-
-    In a plain convolutional network a layer's tensors are cast when it runs and dropped afterwards,
-    because all at once they take 200 MB for a ResNet-50 in float64. Other networks are cast as a
-    whole: attention, for example, reads the tensors of layers that it never runs.
-    """
-    tensors = (*model.parameters(), *model.buffers())
-    plain = (nn.Conv2d, nn.Linear, *map(type, norm_layers(model).values()))
-    owners = [layer for layer in model.modules() if layer._parameters or layer._buffers]
-    if not all(isinstance(layer, plain) and "weight" not in vars(layer) for layer in owners):
-        memo = {id(tensor): _cast(tensor, dtype) for tensor in tensors}
-        return copy.deepcopy(model, left_behind(model) | memo)
-    copied = copy.deepcopy(model, left_behind(model) | same_tensors(model))
-    for layer in copied.modules():
-        own = layer._parameters, layer._buffers
-        if any(own):
-
-            def cast(layer, args, own=own):
-                layer._parameters, layer._buffers = (
-                    {name: _cast(tensor, dtype) for name, tensor in named.items()} for named in own
-                )
-
-            def drop(layer, args, output, own=own):
-                layer._parameters, layer._buffers = own
-
-            layer.register_forward_pre_hook(cast)
-            layer.register_forward_hook(drop)
-    return copied
-
-
-def _cast(tensor, dtype):
-    if tensor is None or not tensor.is_floating_point():
-        return tensor
-    cast = tensor.detach().to(dtype)
-    return nn.Parameter(cast, False) if isinstance(tensor, nn.Parameter) else cast
-
-
-@contextmanager
-def _evaluating(model):
-    flags = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in flags:
-            module.training = training
-
-
-def _dtype(dtype):
-    if isinstance(dtype, str):
-        dtype = getattr(torch, dtype.removeprefix("torch."), dtype)
-    if dtype is not None and not isinstance(dtype, torch.dtype):
-        raise ValueError(f"There is no dtype {dtype!r}: give torch.float64, or its name.")
-    if dtype is not None and not dtype.is_floating_point:
-        raise TypeError(f"A network cannot run in {dtype}: give a floating point dtype.")
-    return dtype
 
 
 def _largest(tensor: Tensor) -> float:
     low, high = tensor.aminmax()  # many times faster than a norm, and NaN stays NaN
     return torch.maximum(-low, high).abs().item()
-
-
-def _some(names) -> str:
-    names = sorted(map(str, names))
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -12,7 +12,7 @@ from torchvision.models import WeightsEnum, get_model, list_models
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 from torchvision.ops import FrozenBatchNorm2d
 
-from helpers.audit.census import build, choices, detection_builders, without_values
+from helpers.audit.census import build, choices, without_values
 from helpers.probe import norm_layers, told_eps
 from helpers.text import short
 
@@ -79,7 +79,7 @@ FAMILIES = [
 @pytest.mark.parametrize("names", [FAMILIES, pytest.param([*TABLE], marks=pytest.mark.sweep)])
 def test_the_census_of_the_detection_builders(names):
     assert census(names) == {name: TABLE[name] for name in names}
-    assert {*TABLE} == {*detection_builders()}
+    assert {*TABLE} == {*list_models(module=torchvision.models.detection)}
 
 
 def test_the_older_keypoint_weights_were_trained_with_eps():

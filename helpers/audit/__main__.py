@@ -1,13 +1,13 @@
 """The audit on the command line: python -m helpers.audit fasterrcnn_resnet50_fpn"""
 
 import argparse
-import json
-import os
 import pkgutil
+import signal
 import sys
 
+from torchvision.models import detection, list_models
+
 from helpers.audit import Audit, audit, audit_builder
-from helpers.audit.census import detection_builders
 
 
 def _audited(name: str, weights: str, batch_size: int | None) -> Audit:
@@ -29,25 +29,19 @@ def main(arguments: list[str] | None = None) -> int:
     wiring = "of a builder: pretrained, default, none, coco, or a name such as COCO_LEGACY"
     parser.add_argument("--weights", default="pretrained", help=wiring)
     parser.add_argument("--batch-size", type=int, help="images per forward pass, if known")
-    parser.add_argument("--json", action="store_true", help="print JSON, layer by layer")
     options = parser.parse_args(arguments)
-    names = options.model or detection_builders()
+    names = options.model or list_models(module=detection)
     try:
-        audits = {name: _audited(name, options.weights, options.batch_size) for name in names}
+        audits = [_audited(name, options.weights, options.batch_size) for name in names]
     except (TypeError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    facts = {"models": {name: found.to_dict() for name, found in audits.items()}}
-    print(json.dumps(facts, indent=2) if options.json else "\n\n".join(map(repr, audits.values())))
-    return int(any(found.findings for found in audits.values()))
+    print(*audits, sep="\n\n")
+    return int(any(found.findings for found in audits))
 
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(errors="replace")  # a console that knows no arrow
-    try:
-        status = main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
-    sys.exit(status)
+    if hasattr(signal, "SIGPIPE"):  # not on Windows
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` has read enough: end quietly
+    sys.exit(main())

@@ -13,16 +13,8 @@ from torch.overrides import TorchFunctionMode
 from torchvision import models
 from torchvision.models import get_model_builder, get_model_weights, list_models
 
-WIRINGS = {"pretrained": "pretrained", "default": "default arguments"}
-WIRINGS |= {"none": "no weights", "coco": "COCO weights"}
-
 # What makes parameters and buffers. RegNet computes its widths with arange and tensor: they stay.
 MAKERS = (torch.empty, torch.full, torch.ones, torch.rand, torch.randn, torch.zeros)
-
-
-def detection_builders() -> list[str]:
-    """List the names of torchvision's detection builders."""
-    return list_models(module=models.detection)
 
 
 def build(name: str, weights: str = "pretrained") -> nn.Module:

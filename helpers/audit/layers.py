@@ -1,7 +1,7 @@
 """The normalization layers of a model, with what they do and what stands around them."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -57,19 +57,18 @@ def gather(model: nn.Module, batch_size: int | None, example: Any) -> tuple[dict
         held = {n: t for n in START if isinstance(t := getattr(x, n, None), Tensor)}
         held = {n: t for n, t in held.items() if not (is_lazy(t) or t.is_meta) and t.numel()}
         held = {n: t.detach().cpu().double() for n, t in held.items()}
-        v, dtype = held.get("running_var"), does.dtypes.get(torch.float16)
-        variances = (None, None) if v is None else (v.min().item(), v.median().item())
-        told = channels(x), does.eps, getattr(x, "momentum", None), x.training, does.affine_trains
+        smallest = held["running_var"].min().item() if "running_var" in held else None
         shown = does.eps_measured, does.now.statistics_move, does.now.mixes_images
-        dtype = dtype and str(dtype).removeprefix("torch.")
-        row = Layer(name, type(x).__name__, *told, *variances, *shown, dtype, does.untried)
+        dtype = (out := does.dtypes.get(torch.float16)) and str(out).removeprefix("torch.")
+        facts = channels(x), does.eps, does.affine_trains, smallest, *shown, dtype, does.untried
+        row = Layer(name, type(x).__name__, *facts)
 
         in_front = [p.requires_grad for p in fed.parameters()] if fed else []
         is_reached = example is None or bool(said) or name in inputs
         is_fixed = does.affine_trains is False or bool(in_front) and not any(in_front)
         given = fed.weight.dtype if fed else [*dtypes][0] if len(dtypes) == 1 else None
-        one = name in behind_one or batch_size == 1 and isinstance(fed, nn.Linear)
-        one = batch_size in (None, 1) and one
+        alone = batch_size == 1 and isinstance(fed, nn.Linear)
+        one = alone or batch_size in (None, 1) and name in behind_one
         if shapes:
             one = any(shape.numel() == shape[1] for shape in shapes if len(shape) > 1)
         norms[name] = Norm(row, x, does, held, is_fixed and is_reached, given, one, is_reached)
@@ -108,10 +107,7 @@ def _run(model: nn.Module, layers: Mapping[str, nn.Module], example: Any) -> tup
         if x is last.get("output"):
             fed_by[name] = last["module"]
 
-    def after(module: nn.Module, _, args: tuple, output: Tensor) -> None:
-        last.update(module=module, output=output)
-
-    def on_copy(tensor: Tensor) -> Tensor:
+    def on_copy(tensor: Tensor) -> Tensor:  # also where a closure holds what is of the model
         tensor = copies.get(id(tensor), tensor)
         if id(tensor) in owners:  # the layer may not be called, but its tensors take part
             shapes.setdefault(owners[id(tensor)], [])
@@ -121,14 +117,13 @@ def _run(model: nn.Module, layers: Mapping[str, nn.Module], example: Any) -> tup
     args, kwargs = ((), example) if isinstance(example, Mapping) else (args, {})
     try:
         copied = copy.deepcopy(model, copies)
-        for (name, module), twin in zip(model.named_modules(), copied.modules(), strict=True):
+        for name, module in copied.named_modules():
             if name in layers:
-                twin.register_forward_pre_hook(partial(before, name), with_kwargs=True)
-                owners |= {id(t): name for t in (*twin.parameters(), *twin.buffers())}
+                module.register_forward_pre_hook(partial(before, name), with_kwargs=True)
+                owners |= {id(t): name for t in (*module.parameters(), *module.buffers())}
             elif isinstance(module, _ConvNd | nn.Linear):
-                twin.register_forward_hook(partial(after, module))
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), _OnCopies() as mode:
-            mode.copied = on_copy
+                module.register_forward_hook(lambda m, _, y: last.update(module=m, output=y))
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), Exchanged(on_copy):
             copied(*args, **kwargs)
             if not model.training and len(shapes) < len(layers):
                 with suppress(Exception):  # what only training uses, such as auxiliary classifiers
@@ -139,11 +134,15 @@ def _run(model: nn.Module, layers: Mapping[str, nn.Module], example: Any) -> tup
     return shapes, fed_by, ""
 
 
-class _OnCopies(TorchFunctionMode):
-    """Gives functions the copies of what a closure holds of the model."""
+class Exchanged(TorchFunctionMode):
+    """Inside, torch's functions get `exchange(tensor)` for every tensor that they are given."""
+
+    def __init__(self, exchange: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.exchange = exchange
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        args, kwargs = tree_map_only(Tensor, self.copied, (args, kwargs or {}))
+        args, kwargs = tree_map_only(Tensor, self.exchange, (args, kwargs or {}))
         return func(*args, **kwargs)
 
 

@@ -18,7 +18,6 @@ from helpers.audit.report import NOTES
 from helpers.probe import channels, norm_layers
 
 FINGERPRINTS = DATA / "recipes" / "torchvision.json"
-NOTHING = ("", None, "")
 
 
 def look_up(model: nn.Module) -> tuple[str, nn.Module | None, str]:
@@ -29,13 +28,12 @@ def look_up(model: nn.Module) -> tuple[str, nn.Module | None, str]:
     for module in model.modules():
         configuration = getattr(module, "pretrained_cfg", None)
         if type(module).__module__.startswith("timm.") and isinstance(configuration, dict):
-            name, timm = configuration.get("architecture"), sys.modules["timm"]
-            is_known = name is not None and timm.is_model(name)
-            network = without_values(timm.create_model, name) if is_known else None
+            name, timm = configuration.get("architecture") or "", sys.modules["timm"]
+            network = without_values(timm.create_model, name) if timm.is_model(name) else None
             return f"timm's {name}", network, ""
     name, share = nearest(model)
     if name is None:
-        return NOTHING if FINGERPRINTS.exists() else ("", None, NOTES["no-data"])
+        return "", None, "" if FINGERPRINTS.exists() else NOTES["no-data"]
     modules, family = [*model.modules()], get_model_builder(name).__module__
     if all(type(module).__module__ != family for module in modules):
         return name, None, NOTES["same-shapes"].format(name) if share > 0.9 else ""

@@ -1,13 +1,11 @@
-"""What an audit says: the layers and what they do, the findings; printed, shown, or as a dict."""
+"""What an audit says: the layers and what they do, the findings; printed or shown."""
 
-import json
 import textwrap
 import tomllib
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from helpers.text import Table, short, table
 
@@ -26,18 +24,15 @@ class Layer:
 
     `eps` is solved from outputs if `eps_measured`, else told; `statistics_move` and `mixes_images`
     hold in the mode it is in; `trainable`: an affine parameter gets a gradient; `dtype`: what comes
-    out of float16; the variances are the running ones; `untried`: why it could not be run, if so.
+    out of float16; the variance is a running one; `untried`: why it could not be run, if so.
     """
 
     name: str
     class_name: str
     channels: int | None
     eps: float | None
-    momentum: float | None
-    training: bool
     trainable: bool | None
     smallest_variance: float | None
-    median_variance: float | None
     eps_measured: bool
     statistics_move: bool | None
     mixes_images: bool | None
@@ -102,10 +97,6 @@ class Audit:
             smallest = min(variances, key=lambda v: (v == v, v), default=None)  # nan before all
             lines.append(((layers[0].name or "the model") + more, *row, _cell(smallest)))
         return table(lines, COLUMNS)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it in lists, dicts, strings and numbers; a number that is not finite is None."""
-        return json.loads(json.dumps(asdict(self)), parse_constant=lambda _: None)
 
     def __repr__(self) -> str:
         parts = [_wrapped(self.headline)] + [repr(self.table())] * bool(self.layers)

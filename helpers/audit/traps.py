@@ -14,14 +14,13 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from helpers.audit import recipes
-from helpers.audit.census import WIRINGS, build, choices
+from helpers.audit.census import build, choices
 from helpers.audit.layers import USUAL_EPS, Norm, gather, held_in_containers
 from helpers.audit.report import NOTES, TEXTS, Audit, Finding
 from helpers.probe import START, channels, has_statistics, left_behind, norm_layers, told_eps
 from helpers.text import short
 
 ORDER = {key: place for place, key in enumerate((*TEXTS, *NOTES))}
-EXAMPLES = (1e-2, 1e-3, 1e-4)  # variances to show a scale error at where the model holds none
 MOVING = ("running_mean", "running_var")
 WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel)
 
@@ -93,7 +92,7 @@ def audit_builder(name: str, weights: str = "pretrained", batch_size: int | None
     """
     model, is_part = build(name, weights), choices(name)[weights].get("weights_backbone")
     audited = audit(model, recipes.nearest(model)[0] if is_part else None, batch_size)
-    return replace(audited, model=f"{name}, {WIRINGS.get(weights, weights)}")
+    return replace(audited, model=f"{name}, {weights}")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -114,7 +113,7 @@ def _recipe(model: nn.Module, recipe: Any, is_new: bool) -> tuple[str, nn.Module
         return recipe, build(recipe, "DEFAULT"), ""
     if recipe is not None:
         raise TypeError(f"The recipe must be a model or a name, not {type(recipe).__name__}.")
-    return recipes.NOTHING if is_new else recipes.look_up(model)
+    return ("", None, "") if is_new else recipes.look_up(model)
 
 
 def _pairs(own: dict[str, int | None], there: dict[str, nn.Module]) -> dict[str, nn.Module]:
@@ -184,13 +183,13 @@ def _finding(key: str, told: list, names: list, norms: dict[str, Norm], recipe: 
     v, facts = torch.cat(held) if held else None, {"recipe": recipe}
     if key == "eps-differs":
         own, trained, _ = told
-        known = {} if v is None else {"smallest": v.min().item(), "median": v.median().item()}
-        at = {f"at v = {short(v)} (their {name})": v for name, v in known.items()}
-        at = at or {f"at v = {short(v)}": v for v in EXAMPLES}
-        errors = ", ".join(f"{_scale_error(v, trained, own)} {where}" for where, v in at.items())
+        at = [(variance, "") for variance in (1e-2, 1e-3, 1e-4)]  # if the model holds none
+        if v is not None:
+            at = [(v.min().item(), " (their smallest)"), (v.median().item(), " (their median)")]
+        errors = [f"{_scale_error(x, trained, own)} at v = {short(x)}{said}" for x, said in at]
         wanted, given = (f"(v + {short(eps)})" if eps else "v" for eps in (trained, own))
-        facts |= {"own": short(own), "trained": short(trained), "errors": errors}
         facts |= {"wanted": wanted, "given": given}
+        facts |= {"own": short(own), "trained": short(trained), "errors": ", ".join(errors)}
     elif key == "eps-zero":
         lowest = v[v >= 0].min().item()
         gain = short(lowest**-0.5) if lowest else text["infinite"]
