@@ -1,6 +1,7 @@
 """helpers/audit: counts against independent ones; every finding for, against and mended."""
 
 import copy
+import json
 import math
 import os
 import re
@@ -383,7 +384,9 @@ def test_statistics_that_are_not_finite_and_how_to_mend_them():
             assert the("not-finite", found := audit(given)).layers == ("0.1",)
         if math.isnan(value):
             assert math.isnan(found.layers[0].smallest_variance)
-            assert found.table().rows[0][-1] == "nan"
+            assert found.table().rows[0][-1] == "nan" and json.dumps(
+                found.to_dict(), allow_nan=False
+            )
         one, other = model.eval()(rand(2, 3, 8, 8))[:, 3]
         assert torch.equal(one, other) or not one.isfinite().all()
         assert not audit(recalibrate(model, [rand(4, 3, 8, 8)])).findings
@@ -760,6 +763,15 @@ def test_the_summary_in_a_notebook_has_the_same_words_escaped():
     assert found.notes and all(note in unescape(found._repr_html_()) for note in found.notes)
 
 
+def test_the_dictionary_has_all_of_it(lite0):
+    found = audit(freeze(lite0, 0.0), lite0)
+    facts = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert facts.keys() == {"model", "layers", "findings", "recipe", "notes"}
+    assert [finding["code"] for finding in facts["findings"]] == codes(found)
+    assert facts["findings"][0]["layers"] == list(found.findings[0].layers)
+    assert [Layer(**layer) for layer in facts["layers"]] == list(found.layers)
+
+
 # The builders, and the command line
 
 
@@ -809,6 +821,9 @@ def test_the_command_line(capsys):
         out, err = capsys.readouterr()
         assert words in (err if status == 2 else out) and bool(out) != bool(err)
         assert len(err.splitlines()) == (status == 2)
+    assert main(["--json", "test_audit:a_model"]) == 1
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["models"]["test_audit:a_model"] == audit(a_model()).to_dict()
 
 
 def test_a_narrow_encoding_and_a_reader_that_leaves_are_survived():

@@ -1,6 +1,7 @@
 """The audit on the command line: python -m helpers.audit fasterrcnn_resnet50_fpn"""
 
 import argparse
+import json
 import pkgutil
 import signal
 import sys
@@ -29,15 +30,17 @@ def main(arguments: list[str] | None = None) -> int:
     wiring = "of a builder: pretrained, default, none, coco, or a name such as COCO_LEGACY"
     parser.add_argument("--weights", default="pretrained", help=wiring)
     parser.add_argument("--batch-size", type=int, help="images per forward pass, if known")
+    parser.add_argument("--json", action="store_true", help="print JSON, layer by layer")
     options = parser.parse_args(arguments)
     names = options.model or list_models(module=detection)
     try:
-        audits = [_audited(name, options.weights, options.batch_size) for name in names]
+        audits = {name: _audited(name, options.weights, options.batch_size) for name in names}
     except (TypeError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    print(*audits, sep="\n\n")
-    return int(any(found.findings for found in audits))
+    facts = {"models": {name: found.to_dict() for name, found in audits.items()}}
+    print(json.dumps(facts, indent=2) if options.json else "\n\n".join(map(repr, audits.values())))
+    return int(any(found.findings for found in audits.values()))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""What an audit says: the layers and what they do, the findings; printed or shown."""
+"""What an audit says: the layers and what they do, the findings; printed, shown, or as a dict."""
 
+import json
 import textwrap
 import tomllib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from helpers.text import Table, short, table
 
@@ -97,6 +99,10 @@ class Audit:
             smallest = min(variances, key=lambda v: (v == v, v), default=None)  # nan before all
             lines.append(((layers[0].name or "the model") + more, *row, _cell(smallest)))
         return table(lines, COLUMNS)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it in lists, dicts, strings and numbers; a number that is not finite is None."""
+        return json.loads(json.dumps(asdict(self)), parse_constant=lambda _: None)
 
     def __repr__(self) -> str:
         parts = [_wrapped(self.headline)] + [repr(self.table())] * bool(self.layers)

@@ -13,7 +13,7 @@ OUTSIDE = 0.2  # of the range; bicubic resizing carries a photo's values half as
 FEWEST = 8  # levels of 255; a picture with fewer is all but flat
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnosis:
     """Which formats of KNOWN the values of an image allow, and what is surely wrong with them.
 
@@ -24,6 +24,11 @@ class Diagnosis:
     allowed: tuple[str, ...]
     excluded: dict[str, str]
     warning: str
+
+    def __repr__(self) -> str:
+        lines = [f"Allowed: {' or '.join(self.allowed) or 'no known format'}."]
+        lines += [f"Not {name}: {reason}." for name, reason in self.excluded.items()]
+        return "\n".join([*lines, f"Warning: {self.warning}" if self.warning else "No warning."])
 
 
 def diagnose(
