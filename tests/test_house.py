@@ -110,9 +110,9 @@ def test_nothing_outside_course_brings_jupyter():
 
 def test_sizes_stay_bounded():
     rooms = size.by_room()
-    assert rooms["helpers"].total() + rooms["helpers/course"].total() <= 10_350
-    assert rooms["helpers"]["Python"] <= 4_000
-    assert rooms["tests"].total() <= 11_600
+    assert rooms["helpers"].total() + rooms["helpers/course"].total() <= 9_500
+    assert rooms["helpers"]["Python"] <= 3_900
+    assert rooms["tests"].total() <= 11_500
     folders = chain.from_iterable(map(size.sources, ("helpers", "benchmarks", "tools")))
     long = {
         str(path.relative_to(ROOT)): size.lines(path)

@@ -77,7 +77,7 @@ def score_picture(rows: Mapping[str, Mapping[str, str]]):
     `rows`: name → "recall" and "false_positives", as text.
     """
     scores = {n: (float(row["recall"]), float(row["false_positives"])) for n, row in rows.items()}
-    names = sorted(scores, key=scores.get, reverse=True)
+    names = sorted(scores, key=lambda name: scores[name][0], reverse=True)
     fig, axes = figure(1, 2, height=3.9, sharey=True)
     looks = (BLUE, "recall at IoU 0.5"), (ORANGE, "false positives per image")
     for column, (axis, (color, label)) in enumerate(zip(axes, looks, strict=True)):
