@@ -207,11 +207,15 @@ def budgets(nb, path):
 
 @rule
 def collapsed(nb, path):
-    """No output stands open below the prediction of it."""
+    """Neither an output nor what it means stands open below the prediction of it."""
     for cell, after in itertools.pairwise(code(nb)):
         shown = make.COLLAPSED not in after.metadata.get("tags", [])
         if "predict" in names(cell) and after.outputs and shown:
             yield f"{make.title(after)} shows what is to be predicted: tag it {make.COLLAPSED}."
+    for cell, after in itertools.pairwise(nb.cells):
+        is_open = after.cell_type == "markdown" and not after.source.startswith(("<details>", "<a"))
+        if make.COLLAPSED in cell.metadata.get("tags", []) and is_open:
+            yield f"Cell {after.id} tells what is to be predicted: fold it in <details>."
 
 
 @rule

@@ -154,6 +154,7 @@ OFFENDERS = [
     ("budgets", lambda nb: nb.cells[3].update(source="so " * 1001), "words of prose"),
     ("budgets", code("x = 1\n" * (CONCEPT_CELL + 1)), "lines in the longest cell"),
     ("collapsed", lambda nb: nb.cells[2].update(source="predict('a')"), "tag it collapsed"),
+    ("collapsed", lambda nb: nb.cells[2].metadata.update(tags=["collapsed"]), "fold it in"),
     ("labelled", source(1, '<a id="see"></a>'), "'## See' has no label"),
     ("labelled", source(1, '"see"', '"try"'), "stands twice"),
     ("labelled", lambda nb: nb.cells[0].update(id="cell-01"), "says nothing"),
