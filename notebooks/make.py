@@ -63,7 +63,7 @@ def normalize(nb):
         metadata = {"tags": tags} if tags else {}
         if COLLAPSED in (tags or ()):
             metadata["jupyter"] = {"outputs_hidden": True}
-            if "assert " in cell.source:  # which gives the answer away
+            if "assert" in cell.source:  # which gives the answer away
                 metadata["jupyter"]["source_hidden"] = True
         cell.metadata = nbformat.from_dict(metadata)
         if cell.cell_type == "code":
