@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from tqdm import tqdm
 
 from helpers.networks.download import DownloadError, fetch, is_whole
 
@@ -87,6 +88,7 @@ def test_download(server, tmp_path, capfd):
 
 def test_progress_bar_on_a_terminal(server, path, capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("pooch.downloaders.tqdm", tqdm)  # a widget, once a test has started IPython
     fetch(server.url, path, SHA256)
     last = capsys.readouterr().err.rstrip().rpartition("\r")[2]
     assert last.startswith("100%") and "300k/300k" in last
