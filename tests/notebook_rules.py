@@ -406,7 +406,7 @@ def details(nb, path):
 
 
 def exercise_sections(nb):
-    """[title, text with its code blocks, code cells] of every heading below "Exercises"."""
+    """[title, text with its code blocks, code cells] of every heading below an "Exercise"."""
     found, inside = [], False
     for cell in nb.cells:
         if cell.cell_type == "code" and inside:
@@ -416,7 +416,7 @@ def exercise_sections(nb):
             fenced ^= line.startswith("```")
             heading = None if fenced else re.match(r"(#+) +(.+)", line)
             if heading and len(heading[1]) <= 2:
-                inside, below = False, "Exercises" in heading[2]
+                inside, below = False, "Exercise" in heading[2]
             elif heading and below:
                 inside = True
                 found.append([heading[2], "", []])
