@@ -268,6 +268,7 @@ def test_what_is_missing_is_said_in_one_sentence(git, tmp_path):
 # ---------------------------------------------------------------- Colab
 
 
+@pytest.mark.posix
 def test_colabs_first_cell_in_a_fresh_environment(git, fresh, tmp_path):
     env, site = fresh
     pinned = (ROOT / "constraints.txt").read_text("utf-8")

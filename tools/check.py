@@ -30,7 +30,9 @@ GB = 1e9
 DISK, MEMORY = 1 * GB, 1 * GB  # notebook 01 with its server takes about 1 GB of memory
 
 IN_VENV = PREFIX == ROOT / ".venv"
-MAKE = r"py tools\course.py" if os.name == "nt" else "make"
+WINDOWS = os.name == "nt"
+MAKE = r"py tools\course.py" if WINDOWS else "make"
+PYTHON = r".venv\Scripts\python" if WINDOWS and IN_VENV else sys.executable
 INSTALL = f"`{MAKE} packages` installs what is asked for"
 SET_UP = f"`{MAKE} lab` puts that right"
 if not IN_VENV:
@@ -109,7 +111,7 @@ def memory():
 
 def available():
     """Bytes of memory that a program could take now; on macOS, those that there are."""
-    if os.name == "nt":
+    if WINDOWS:
         status = (ctypes.c_uint64 * 8)(64)  # MEMORYSTATUSEX; 64 is its length
         ctypes.windll.kernel32.GlobalMemoryStatusEx(status)
         return status[2]
@@ -124,7 +126,7 @@ def widgets():
         if not (PREFIX / LAB / extension / "package.json").exists():
             raise Wrong(
                 f"JupyterLab has no extension of {package}: "
-                f"`{sys.executable} -m pip install --force-reinstall --no-deps {package}`"
+                f"`{PYTHON} -m pip install --force-reinstall --no-deps {package}`"
             )
     import anywidget
     import ipywidgets

@@ -196,10 +196,11 @@ class Course:
             self.environment()
         lists = [(ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
         stamp = hashlib.sha256(b"".join(lists)).hexdigest()
-        done = self.prefix / (kind + ".ok")
+        lab, done = (self.prefix / (name + ".ok") for name in ("lab", kind))
         if done.exists() and done.read_text() == stamp:
             return
-        self.forget()
+        if not (lab.exists() and lab.read_text() == stamp):  # "test" only adds to "lab"
+            self.forget()
         tools = [[self.python, "-m", "pip", "install"]]
         if shutil.which("uv"):  # pip after it: an index may be set up for pip alone
             tools.insert(0, [shutil.which("uv"), "pip", "install", "--python", self.python])
@@ -308,7 +309,9 @@ class Course:
 def main(words, environment):
     if not words or words[0] in ("help", "--help", "-h"):
         text = __doc__.partition("\n\n")[2]
-        return print(text.replace("make ", r"py tools\course.py ") if WINDOWS else text, end="")
+        if WINDOWS:
+            text = text.replace("make ", r"py tools\course.py ").replace("python3.12", "FILE")
+        return print(text, end="")
     course = Course(words[1:], environment)
     if words[0] in RUNS:
         kind, command = RUNS[words[0]]

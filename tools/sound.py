@@ -31,8 +31,10 @@ def too_old(version, name):
     if version and tuple(version) >= (3, 11):
         return None
     which = "{} is {}.{}".format(name, *version) if version else f"{name} does not run"
-    other = r"`py -3.12 tools\course.py lab` takes" if WINDOWS else "PYTHON=python3.12 names"
-    return f"Python 3.11 or newer is needed, and {which}: {other} another."
+    other = "PYTHON=python3.12 names another"
+    if WINDOWS:
+        other = r"install 3.12 from python.org, and `py -3.12 tools\course.py lab` takes it"
+    return f"Python 3.11 or newer is needed, and {which}: {other}."
 
 
 def kept_torch(venv):

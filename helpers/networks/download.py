@@ -56,6 +56,8 @@ def fetch(url, path, sha256, timeout=20):
             f"{url} {trouble}: check the address and the network, then try again."
         ) from None
     except OSError as error:
+        if is_whole(path, sha256):  # another process was faster, and Windows refuses to replace it
+            return path
         raise DownloadError(
             f"{path} cannot be written ({error.strerror}): free space on the disk, or choose a "
             "folder you may write to."
