@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import check
 import course
@@ -99,6 +100,17 @@ def test_every_refusal_is_one_sentence(tmp_path, monkeypatch):
         with pytest.raises(SystemExit, match=said):
             course.main(command.split(), {"TORCH": "cpu", "ARGS": "--port 9"})
     assert not list(tmp_path.glob("*.ok"))
+
+
+def test_an_interrupted_test_leaves_lab_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(course, "VENV", tmp_path)
+    monkeypatch.setattr(course.Course, "environment", lambda _: None)
+    monkeypatch.setattr(course.Course, "run", lambda *_, **__: None)
+    course.Course([], {}).packages("lab")
+    monkeypatch.setattr(course.Course, "run", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        course.Course([], {}).packages("test")
+    assert [file.name for file in tmp_path.glob("*.ok")] == ["lab.ok"]
 
 
 def test_lab_puts_jupyters_files_in_place_and_passes_its_words_on(tmp_path, monkeypatch):
