@@ -61,10 +61,11 @@ def normalize(nb):
         cell.source = "\n".join(line.rstrip() for line in cell.source.split("\n")).strip("\n")
         tags = cell.metadata.get("tags")
         metadata = {"tags": tags} if tags else {}
-        if COLLAPSED in (tags or ()):
+        is_collapsed = COLLAPSED in (tags or ())
+        if is_collapsed or cell.source.split("\n")[-1].startswith("check("):
             metadata["jupyter"] = {"outputs_hidden": True}
-            if "assert" in cell.source:  # which gives the answer away
-                metadata["jupyter"]["source_hidden"] = True
+        if is_collapsed and "assert" in cell.source:  # which gives the answer away
+            metadata["jupyter"]["source_hidden"] = True
         cell.metadata = nbformat.from_dict(metadata)
         if cell.cell_type == "code":
             cell.execution_count = next(counter) if cell.source else None

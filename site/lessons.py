@@ -106,9 +106,9 @@ class Converter:
 
     def _convert_outputs(self, cell, page, models):
         tags = cell.metadata.setdefault("tags", [])
-        if "collapsed" in tags:
-            all_of_it = "source_hidden" in cell.metadata.get("jupyter", {})
-            tags.append("hide-cell" if all_of_it else "hide-output")
+        folded = cell.metadata.get("jupyter", {})
+        if "outputs_hidden" in folded:
+            tags.append("hide-cell" if "source_hidden" in folded else "hide-output")
         if QUESTION.fullmatch(cell.source.strip()):
             tags.append("remove-input")
         shown = [self._html(cell, output.get("data", {}), page, models) for output in cell.outputs]

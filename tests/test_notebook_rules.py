@@ -227,6 +227,8 @@ def test_normalize_cells(good):
     assert make.normalize(good).cells[2].metadata.jupyter == hidden
     good.cells[2].source = "assert answer == 3"
     assert make.normalize(good).cells[2].metadata.jupyter == hidden | {"source_hidden": True}
+    good.cells[2] |= {"metadata": {}, "source": 'check("01-answer", 3)'}
+    assert make.normalize(good).cells[2].metadata.jupyter == hidden
     assert [cell.execution_count for cell in good.cells if cell.cell_type == "code"] == [1, 2, 3]
 
 
