@@ -107,8 +107,10 @@ class Converter:
     def _convert_outputs(self, cell, page, models):
         tags = cell.metadata.setdefault("tags", [])
         folded = cell.metadata.get("jupyter", {})
-        if "outputs_hidden" in folded:
+        if "collapsed" in tags:
             tags.append("hide-cell" if "source_hidden" in folded else "hide-output")
+        elif folded:  # the verdict on an exercise that nobody has tried
+            tags.append("remove-output")
         if QUESTION.fullmatch(cell.source.strip()):
             tags.append("remove-input")
         shown = [self._html(cell, output.get("data", {}), page, models) for output in cell.outputs]
