@@ -91,8 +91,8 @@ class Explorer(anywidget.AnyWidget):
                 frame, kept = {"sentence": str(error)}, None  # the page asks, and is told
             drawn.append((state, frame))
             stored.append({"name": name, "state": state, "frame": kept})
-            words = filter(None, [frame.get("headline"), frame["sentence"]])
-            lines.append(f"{name}: {' '.join(words)}")
+            words = " ".join(filter(None, [frame.get("headline"), frame["sentence"]]))
+            lines.append(words if words.startswith(f"{name}:") else f"{name}: {words}")
         self.text = "\n".join(lines)
         self._first = drawn[0]
         for name, value in self._first[0].items():

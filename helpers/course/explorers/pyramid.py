@@ -46,8 +46,6 @@ class PyramidExplorer(Explorer):
             "file": Control("or your own", look="file", side=SIZE, below=True),
         }
         super().__init__(PRESETS, controls, view=("level", "box"))
-        for name in PRESETS:  # a headline names its level, too
-            self.text = self.text.replace(f"{name}: {name}:", f"{name}:")
         self.data = saved(self.draw, self._states())
 
     def _states(self) -> Iterator[dict[str, Any]]:
